@@ -1,0 +1,198 @@
+//! The arithmetic of levels: how many words each has and where it starts.
+
+/// Bits of a word, and the fan-out of every level.
+pub(crate) const WORD_BITS: usize = 64;
+
+/// A word without a free bit. Bits behind the end count as taken, so no search ever finds them.
+pub(crate) const FULL: u64 = u64::MAX;
+
+/// The most bits that a dense bitmap holds: one per IPv4 address there is (half of that where
+/// pointers have 32 bits).
+pub const BITS_MAX: usize = 1 << (if usize::BITS > 32 { 32 } else { 30 });
+
+/// Levels of the largest bitmap: leaves of 2^26 words, then 2^20, 2^14, 2^8, 2^2 and 1.
+const LEVELS_MAX: usize = 6;
+
+const _: () = {
+    // The words of all levels of the largest bitmap are counted in u32.
+    let mut words = BITS_MAX / WORD_BITS;
+    let mut total = words;
+    let mut levels = 1;
+    while words > 1 {
+        words = words.div_ceil(WORD_BITS);
+        total += words;
+        levels += 1;
+    }
+    assert!(levels <= LEVELS_MAX);
+    assert!(total as u128 <= u32::MAX as u128);
+};
+
+/// Where each level lies in one array of words: leaves first, the top word last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Bits that can be allocated.
+    capacity: usize,
+    /// First word of each level; behind the top level, the end of the array.
+    starts: [u32; LEVELS_MAX + 1],
+    levels: u8,
+}
+
+impl Shape {
+    /// The shape of a bitmap of `capacity` bits, if that is not more than [`BITS_MAX`].
+    pub(crate) fn new(capacity: usize) -> Option<Self> {
+        if capacity > BITS_MAX {
+            return None;
+        }
+        let mut starts = [0; LEVELS_MAX + 1];
+        let mut words = capacity.div_ceil(WORD_BITS);
+        let mut end = 0_u32;
+        let mut levels = 0_u8;
+        for next in starts.iter_mut().skip(1) {
+            end += u32::try_from(words).ok()?;
+            *next = end;
+            if words == 0 {
+                continue;
+            }
+            levels += 1;
+            words = if words == 1 {
+                0
+            } else {
+                words.div_ceil(WORD_BITS)
+            };
+        }
+        Some(Self {
+            capacity,
+            starts,
+            levels,
+        })
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Levels in use, leaves included; 0 for an empty bitmap.
+    pub(crate) fn levels(&self) -> usize {
+        usize::from(self.levels)
+    }
+
+    /// First word of `level`; the end of the array for levels that do not exist.
+    pub(crate) fn start(&self, level: usize) -> usize {
+        self.starts
+            .get(level)
+            .map_or(self.words(), |&at| at as usize)
+    }
+
+    /// Words of `level`.
+    pub(crate) fn words_in(&self, level: usize) -> usize {
+        self.start(level + 1) - self.start(level)
+    }
+
+    /// Words of all levels.
+    pub(crate) fn words(&self) -> usize {
+        let [.., end] = self.starts;
+        end as usize
+    }
+
+    /// Leaf words.
+    pub(crate) fn leaves(&self) -> usize {
+        self.words_in(0)
+    }
+
+    /// The bits of leaf `word` that lie behind the end, as a mask.
+    pub(crate) fn padding(&self, word: usize) -> u64 {
+        padding(self.capacity, word)
+    }
+
+    /// What every word of an empty bitmap holds: zeros, and ones behind the end of each level.
+    pub(crate) fn empty_words(&self) -> impl Iterator<Item = u64> {
+        let mut members = self.capacity;
+        let shape = *self;
+        (0..self.levels()).flat_map(move |level| {
+            let count = members;
+            members = shape.words_in(level);
+            (0..members).map(move |word| padding(count, word))
+        })
+    }
+}
+
+/// The bits of `word` at or above `count`, when `word` is one of those that hold `count` bits.
+fn padding(count: usize, word: usize) -> u64 {
+    let used = count.saturating_sub(word * WORD_BITS);
+    if used >= WORD_BITS { 0 } else { FULL << used }
+}
+
+/// The word of a bit, and the bit in it.
+#[inline]
+pub(crate) const fn split(index: usize) -> (usize, u64) {
+    (index / WORD_BITS, 1 << (index % WORD_BITS))
+}
+
+/// The masks that cover `from..to`, one per word touched.
+pub(crate) fn masks(from: usize, to: usize) -> impl Iterator<Item = (usize, u64)> {
+    let last = to.div_ceil(WORD_BITS);
+    (from / WORD_BITS..last).map(move |word| {
+        let base = word * WORD_BITS;
+        let low = FULL << from.saturating_sub(base).min(WORD_BITS - 1);
+        let used = to.saturating_sub(base);
+        let high = if used >= WORD_BITS {
+            FULL
+        } else {
+            !(FULL << used)
+        };
+        (word, low & high)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_shrink_by_sixty_four() {
+        let shape = Shape::new(1 << 24).unwrap();
+        assert_eq!(shape.levels(), 4);
+        let words: Vec<_> = (0..4).map(|level| shape.words_in(level)).collect();
+        assert_eq!(words, [262_144, 4_096, 64, 1]);
+        assert_eq!(shape.words(), 266_305);
+        assert_eq!(Shape::new(BITS_MAX).unwrap().levels(), LEVELS_MAX);
+        assert!(Shape::new(BITS_MAX + 1).is_none());
+    }
+
+    #[test]
+    fn one_word_has_no_summary_and_nothing_has_no_word() {
+        assert_eq!(Shape::new(64).unwrap().words(), 1);
+        assert_eq!(Shape::new(65).unwrap().words(), 3);
+        let none = Shape::new(0).unwrap();
+        assert_eq!((none.levels(), none.words()), (0, 0));
+    }
+
+    #[test]
+    fn bits_behind_the_end_are_taken_in_every_level() {
+        let shape = Shape::new(65).unwrap();
+        let words: Vec<_> = shape.empty_words().collect();
+        assert_eq!(words, [0, !1, !3]);
+    }
+
+    #[test]
+    fn masks_cover_exactly_the_range() {
+        for (from, to) in [
+            (0, 0),
+            (0, 1),
+            (3, 64),
+            (63, 65),
+            (64, 128),
+            (5, 200),
+            (70, 71),
+        ] {
+            let covered: Vec<usize> = masks(from, to)
+                .flat_map(|(word, mask)| {
+                    (0..64)
+                        .filter(move |bit| mask >> bit & 1 == 1)
+                        .map(move |bit| word * 64 + bit)
+                })
+                .collect();
+            assert_eq!(covered, (from..to).collect::<Vec<_>>());
+        }
+    }
+}
