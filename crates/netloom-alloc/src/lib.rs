@@ -13,6 +13,7 @@
 //! | type | for |
 //! |---|---|
 //! | [`Bitmap`] | numbers below 2^32, one owner |
+//! | [`AtomicBitmap`] | the same for several threads, without a lock |
 //! | [`SparseBitmap`] | numbers below 2^128: memory only where something is taken |
 //! | [`AddressPool`] | the addresses of one subnet, IPv4 or IPv6 of any length |
 //! | [`SubnetPool`] | subnets cut from larger ones |
@@ -37,6 +38,7 @@
 
 extern crate alloc;
 
+mod atomic;
 mod bitmap;
 mod error;
 mod policy;
@@ -45,7 +47,9 @@ mod pool;
 mod shape;
 mod snapshot;
 mod sparse;
+mod sync;
 
+pub use atomic::AtomicBitmap;
 pub use bitmap::{Bitmap, Difference, Free, Side, Taken};
 pub use error::{BitError, ResizeError, SnapshotError};
 pub use policy::Policy;

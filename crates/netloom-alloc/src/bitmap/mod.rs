@@ -5,6 +5,7 @@ mod resize;
 mod runs;
 
 pub use iter::{Difference, Free, Side, Taken};
+pub(crate) use runs::{run_end, run_in_word};
 
 use crate::error::BitError;
 use crate::policy::{Policy, Start};
@@ -338,6 +339,19 @@ impl Bitmap {
             map.set_mask(word, leaf & !shape.padding(word));
         }
         map
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(crate) fn start(&self) -> Start<usize> {
+        self.start
+    }
+
+    /// The words of all levels.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// A compact copy: the policy with its position, and the leaves with runs of empty and full

@@ -2,7 +2,7 @@
 //! operation from each of them, against the naive model.
 
 use crate::naive::{Model, Op, Subject, step};
-use netloom_alloc::{Bitmap, Policy, SparseBitmap};
+use netloom_alloc::{AtomicBitmap, Bitmap, Policy, SparseBitmap};
 use std::collections::BTreeSet;
 
 const CAPACITY_MAX: u64 = 8;
@@ -33,14 +33,14 @@ fn operations(capacity: u64) -> Vec<Op> {
     all
 }
 
-fn explore<S: Subject + Clone>(capacity: u64, subject: S, policy: Policy) -> usize {
+fn explore<S: Subject>(capacity: u64, (subject, copy): (S, fn(&S) -> S), policy: Policy) -> usize {
     let operations = operations(capacity);
     let model = Model::new(capacity, policy);
     let mut seen = BTreeSet::from([model.state()]);
     let mut todo = vec![(subject, model)];
     while let Some((subject, model)) = todo.pop() {
         for op in &operations {
-            let (mut subject, mut model) = (subject.clone(), model.clone());
+            let (mut subject, mut model) = (copy(&subject), model.clone());
             step(&mut subject, &mut model, *op);
             assert_eq!(subject.taken(), model.taken(), "after {op:?}");
             if seen.insert(model.state()) {
@@ -56,7 +56,7 @@ fn every_state_of_small_dense_bitmaps_agrees() {
     for capacity in 0..=CAPACITY_MAX {
         for policy in [Policy::LowestFree, Policy::NextFit] {
             let subject = Bitmap::with_policy(usize::try_from(capacity).unwrap(), policy).unwrap();
-            let states = explore(capacity, subject, policy);
+            let states = explore(capacity, (subject, Bitmap::clone), policy);
             // Every set of taken numbers is reached, at the least.
             assert!(
                 states >= 1 << capacity,
@@ -70,6 +70,17 @@ fn every_state_of_small_dense_bitmaps_agrees() {
 fn every_state_of_small_sparse_bitmaps_agrees() {
     for capacity in 1..=CAPACITY_MAX {
         let subject = SparseBitmap::new(u128::from(capacity) - 1);
-        assert!(explore(capacity, subject, Policy::NextFit) >= 1 << capacity);
+        assert!(
+            explore(capacity, (subject, SparseBitmap::clone), Policy::NextFit) >= 1 << capacity
+        );
+    }
+}
+
+#[test]
+fn every_state_of_small_atomic_bitmaps_agrees() {
+    for capacity in 0..=CAPACITY_MAX {
+        let subject = AtomicBitmap::new(usize::try_from(capacity).unwrap()).unwrap();
+        let copy = |map: &AtomicBitmap| AtomicBitmap::from(&map.to_bitmap());
+        assert!(explore(capacity, (subject, copy), Policy::NextFit) >= 1 << capacity);
     }
 }

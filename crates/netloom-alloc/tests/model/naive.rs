@@ -1,6 +1,6 @@
 //! The naive model: the set of free numbers, every operation written the slow and obvious way.
 
-use netloom_alloc::{BitError, Bitmap, Policy, SparseBitmap};
+use netloom_alloc::{AtomicBitmap, BitError, Bitmap, Policy, SparseBitmap};
 use std::collections::BTreeSet;
 
 /// One operation on numbers; ranges are half open.
@@ -113,6 +113,38 @@ impl Subject for SparseBitmap {
     }
 }
 
+impl Subject for AtomicBitmap {
+    fn apply(&mut self, op: Op) -> Outcome {
+        let u = |n: u64| usize::try_from(n).unwrap();
+        let w = |n: Option<usize>| Outcome::Number(n.map(|n| n as u64));
+        match op {
+            Op::Allocate => w(self.allocate()),
+            Op::AllocateIn(from, to) => w(self.allocate_in(u(from), u(to))),
+            Op::AllocateAt(at) => Outcome::Done(self.allocate_at(u(at))),
+            Op::Release(at) => Outcome::Done(self.release(u(at))),
+            Op::RunIn(order, from, to) => w(self.allocate_run_in(order, u(from), u(to))),
+            Op::RunAt(at, order) => Outcome::Done(self.allocate_run_at(u(at), order)),
+            Op::ReleaseRun(at, order) => Outcome::Done(self.release_run(u(at), order)),
+            Op::Reserve(from, to) => Outcome::Count(self.reserve(u(from), u(to)) as u64),
+            Op::Clear(from, to) => Outcome::Count(self.clear(u(from), u(to)) as u64),
+            // Looking is done on a copy, and restoring is going through one.
+            Op::NextFree(_) | Op::NextTaken(_) | Op::CountIn(..) => self.to_bitmap().apply(op),
+            Op::Restore => {
+                *self = Self::from(&self.to_bitmap());
+                Outcome::Count(0)
+            }
+        }
+    }
+
+    fn taken(&self) -> Vec<u64> {
+        self.to_bitmap().taken().map(|n| n as u64).collect()
+    }
+
+    fn allocated(&self) -> u64 {
+        self.allocated() as u64
+    }
+}
+
 /// The free numbers below a capacity.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
@@ -191,7 +223,7 @@ impl Model {
     fn check_run(&mut self, (order, from, to): (u32, u64, u64), got: Option<u64>) {
         let size = 1_u64 << order;
         let starts: Vec<u64> = (from..to.min(self.capacity).saturating_sub(size - 1))
-            .filter(|start| start % size == 0 && self.is_free(*start, size))
+            .filter(|start| start.is_multiple_of(size) && self.is_free(*start, size))
             .collect();
         let inside = from <= self.cursor && self.cursor < to.min(self.capacity) + 1 - size.min(to);
         let cursor = if inside { self.cursor } else { from };
@@ -216,7 +248,7 @@ impl Model {
 
     fn fits(&self, at: u64, order: u32) -> Result<u64, BitError> {
         let size = 1 << order;
-        if at % size != 0 {
+        if !at.is_multiple_of(size) {
             Err(BitError::Misaligned)
         } else if at + size > self.capacity {
             Err(BitError::OutOfRange)

@@ -1,7 +1,7 @@
 //! Weighted random operations against the naive model; the seed is printed and can be given again.
 
 use crate::naive::{Model, Op, Subject, step};
-use netloom_alloc::{Bitmap, Policy, SparseBitmap};
+use netloom_alloc::{AtomicBitmap, Bitmap, Policy, SparseBitmap};
 
 /// splitmix64: the test's own, so that a change of the crate's cannot hide behind it.
 struct Dice(u64);
@@ -108,4 +108,13 @@ fn the_sparse_form_does_what_the_model_does() {
     compare(make, &[1, 100], 84);
     // Chunk edges: full ranges form, join and split.
     compare(make, &[4_095, 4_096, 4_097, 3 * 4_096 + 5], 3);
+}
+
+#[test]
+fn the_atomic_form_alone_does_what_the_model_does() {
+    let make = |capacity: u64, policy| {
+        AtomicBitmap::with_policy(usize::try_from(capacity).unwrap(), policy).unwrap()
+    };
+    compare(make, &[1, 2, 63, 64, 65, 128, 200, 640], 18);
+    compare(make, &[4_096 + 70], 3);
 }
