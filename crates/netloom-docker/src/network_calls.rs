@@ -58,13 +58,15 @@ pub(crate) async fn delete_network(state: &PluginState, body: &[u8]) -> Answer {
 
 pub(crate) async fn create_endpoint(state: &PluginState, body: &[u8]) -> Answer {
     let request: CreateEndpointRequest = decode(body)?;
+    let lacks_mac = request.interface.0.mac_address.is_empty();
     let spec = parse::endpoint_spec(request)?;
     let grant = state.controller.create_endpoint(spec.clone()).await?;
     confirm(state, &spec).await;
     // Docker refuses an endpoint whose answer repeats a field of its request.
-    Ok(match spec.mac {
-        Some(_) => json!({}),
-        None => json!({ "Interface": { "MacAddress": grant.mac.to_string() } }),
+    Ok(if lacks_mac {
+        json!({ "Interface": { "MacAddress": grant.mac.to_string() } })
+    } else {
+        json!({})
     })
 }
 
