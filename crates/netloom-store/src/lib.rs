@@ -33,12 +33,24 @@
 //! [`Store`]: netloom_core::store::Store
 #![forbid(unsafe_code)]
 
+pub mod conformance;
+mod counting;
 mod embedded;
+mod fault;
+mod fenced;
 mod memory;
+mod prefix;
+mod random;
+mod resolve;
 mod rules;
 mod sighting;
 mod watchers;
 
+pub use counting::{CountingStore, Counts};
 pub use embedded::{EmbeddedStore, OpenError};
+pub use fault::{DELAY_MAX, Fault, FaultRates, FaultStore};
+pub use fenced::FencedStore;
 pub use memory::MemoryStore;
+pub use prefix::PrefixStore;
+pub use resolve::{Trace, commit_resolving_unknown};
 pub use sighting::Sighting;
