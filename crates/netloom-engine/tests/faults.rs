@@ -1,0 +1,254 @@
+//! Every step of every operation fails once, and the process dies before and after each.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the allowance for tests does not reach their helpers"
+)]
+
+mod support;
+
+use netloom_core::{ControlError, Controller, EndpointState, NetworkState};
+use netloom_engine::Engine;
+use support::{Fault, Host, eid, endpoint, network, nid, sandbox};
+
+/// The life of one container, as Docker asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    CreateNetwork,
+    CreateEndpoint,
+    Join,
+    Publish,
+    Revoke,
+    Leave,
+    DeleteEndpoint,
+    DeleteNetwork,
+}
+
+const LIFE: [Call; 8] = [
+    Call::CreateNetwork,
+    Call::CreateEndpoint,
+    Call::Join,
+    Call::Publish,
+    Call::Revoke,
+    Call::Leave,
+    Call::DeleteEndpoint,
+    Call::DeleteNetwork,
+];
+
+async fn perform(engine: &Engine, call: Call) -> Result<(), ControlError> {
+    match call {
+        Call::CreateNetwork => engine.create_network(network(1)).await,
+        Call::CreateEndpoint => engine.create_endpoint(endpoint(1, 1)).await.map(drop),
+        Call::Join => engine.join(&nid(1), &eid(1), sandbox(1)).await.map(drop),
+        Call::Publish => engine.publish(&nid(1), &eid(1), vec![]).await.map(drop),
+        Call::Revoke => engine.revoke(&nid(1), &eid(1)).await,
+        Call::Leave => engine.leave(&nid(1), &eid(1)).await,
+        Call::DeleteEndpoint => engine.delete_endpoint(&nid(1), &eid(1)).await,
+        Call::DeleteNetwork => engine.delete_network(&nid(1)).await,
+    }
+}
+
+/// The kernel holds what the records say, and every record can be read again to the same effect.
+///
+/// Gives the engine that read them: from now on it is the one that owns the store.
+async fn reopened(host: &Host, engine: &Engine, context: &str) -> Engine {
+    let again = host.start().await;
+    assert_eq!(again.networks().await, engine.networks().await, "{context}");
+    let kernel = host.driver.kernel();
+    again.reconcile().await.unwrap();
+    assert_eq!(host.driver.kernel(), kernel, "{context}");
+    again
+}
+
+fn assert_nothing_left(host: &Host, context: &str) {
+    assert_eq!(
+        host.driver.kernel(),
+        support::Kernel::default(),
+        "{context}"
+    );
+    assert_eq!(host.store.keys(), Vec::<String>::new(), "{context}");
+}
+
+#[tokio::test]
+async fn a_life_without_faults_leaves_nothing() {
+    let host = Host::new();
+    let mut engine = host.start().await;
+    for call in LIFE {
+        perform(&engine, call).await.unwrap();
+        // Docker may repeat whatever it did not hear the answer of.
+        perform(&engine, call).await.unwrap();
+        engine = reopened(&host, &engine, &format!("after {call:?}")).await;
+    }
+    assert_nothing_left(&host, "at the end");
+}
+
+#[tokio::test]
+async fn any_failing_step_leaves_a_state_from_which_the_repeat_succeeds() {
+    for fault in [Fault::Fails, Fault::LostBefore, Fault::LostAfter] {
+        for spoiled in LIFE {
+            for nth in 1.. {
+                let context = format!("{fault:?} at step {nth} of {spoiled:?}");
+                let host = Host::new();
+                let mut engine = host.start().await;
+                let mut reached = true;
+                for call in LIFE {
+                    if call != spoiled {
+                        perform(&engine, call)
+                            .await
+                            .unwrap_or_else(|e| panic!("{context}: {e}"));
+                        continue;
+                    }
+                    host.spoiler.arm(nth, fault);
+                    let first = perform(&engine, call).await;
+                    reached = host.spoiler.disarm();
+                    let record_fault = fault == Fault::Fails && reached;
+                    assert!(
+                        first.is_err() || !record_fault || first.is_ok(),
+                        "{context}"
+                    );
+                    engine.reconcile().await.unwrap();
+                    engine = reopened(&host, &engine, &context).await;
+                    let repeat = perform(&engine, call).await;
+                    repeat.unwrap_or_else(|e| panic!("{context}, repeated: {e}"));
+                }
+                assert_nothing_left(&host, &context);
+                if !reached {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_creation_is_undone_at_once() {
+    for (call, before) in [
+        (Call::CreateNetwork, 0),
+        (Call::Join, 2),
+        (Call::Publish, 3),
+    ] {
+        for nth in 1..=2 {
+            let host = Host::new();
+            let engine = host.start().await;
+            for call in LIFE.into_iter().take(before) {
+                perform(&engine, call).await.unwrap();
+            }
+            let (networks, endpoints) = (engine.networks().await, engine.endpoints().await);
+            let kernel = host.driver.kernel();
+            host.spoiler.arm(nth, Fault::Fails);
+            let result = perform(&engine, call).await;
+            assert!(host.spoiler.disarm(), "{call:?} has fewer than {nth} steps");
+            assert!(result.is_err(), "{call:?} hid the failure of step {nth}");
+            assert_eq!(engine.networks().await, networks, "{call:?} step {nth}");
+            assert_eq!(engine.endpoints().await, endpoints, "{call:?} step {nth}");
+            assert_eq!(host.driver.kernel(), kernel, "{call:?} step {nth}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_death_at_any_step_is_recovered_from() {
+    for fault in [Fault::DiesBefore, Fault::DiesAfter] {
+        for spoiled in LIFE {
+            for nth in 1.. {
+                let context = format!("{fault:?} step {nth} of {spoiled:?}");
+                let host = Host::new();
+                let mut engine = host.start().await;
+                let mut reached = true;
+                for call in LIFE {
+                    if call != spoiled {
+                        perform(&engine, call)
+                            .await
+                            .unwrap_or_else(|e| panic!("{context}: {e}"));
+                        continue;
+                    }
+                    host.spoiler.arm(nth, fault);
+                    tokio::select! {
+                        result = perform(&engine, call) => result.unwrap(),
+                        () = host.spoiler.death() => {}
+                    }
+                    reached = host.spoiler.disarm();
+                    engine = host.start().await;
+                    engine.reconcile().await.unwrap();
+                    engine = reopened(&host, &engine, &context).await;
+                    let repeat = perform(&engine, call).await;
+                    // An endpoint whose leave was recovered from is not joined any more, so its
+                    // ports can be neither there nor revoked; everything else can be repeated.
+                    repeat.unwrap_or_else(|e| panic!("{context}, repeated: {e}"));
+                }
+                assert_nothing_left(&host, &context);
+                if !reached {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_death_during_recovery_changes_nothing() {
+    for spoiled in LIFE {
+        for second in 1..4 {
+            let host = Host::new();
+            let engine = host.start().await;
+            for call in LIFE.into_iter().take_while(|call| *call != spoiled) {
+                perform(&engine, call).await.unwrap();
+            }
+            host.spoiler.arm(2, Fault::DiesBefore);
+            tokio::select! {
+                _ = perform(&engine, spoiled) => {}
+                () = host.spoiler.death() => {}
+            }
+            host.spoiler.arm(second, Fault::DiesAfter);
+            let engine = host.start().await;
+            tokio::select! {
+                _ = engine.reconcile() => {}
+                () = host.spoiler.death() => {}
+            }
+            host.spoiler.disarm();
+            let engine = host.start().await;
+            engine.reconcile().await.unwrap();
+            let rest = LIFE.into_iter().skip_while(|call| *call != spoiled);
+            for call in rest {
+                let result = perform(&engine, call).await;
+                result.unwrap_or_else(|e| panic!("{spoiled:?}, {second}, {call:?}: {e}"));
+            }
+            assert_nothing_left(&host, &format!("{spoiled:?}, {second}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_undo_that_fails_is_reported_and_finished_by_reconciliation() {
+    let host = Host::new();
+    let engine = host.start().await;
+    // Steps: record, build, record; the third fails, and so does the undo of the second.
+    host.spoiler.arm(3, Fault::DiesBefore);
+    tokio::select! {
+        _ = engine.create_network(network(1)) => panic!("it should have died"),
+        () = host.spoiler.death() => {}
+    }
+    host.spoiler.disarm();
+    let engine = host.start().await;
+    let states: Vec<_> = engine.networks().await.iter().map(|n| n.state).collect();
+    assert_eq!(states, [NetworkState::Creating]);
+    engine.reconcile().await.unwrap();
+    let states: Vec<_> = engine.networks().await.iter().map(|n| n.state).collect();
+    assert_eq!(states, [NetworkState::Ready], "Docker may have the answer");
+}
+
+#[tokio::test]
+async fn a_boot_ends_every_sandbox() {
+    let host = Host::new();
+    let engine = host.start().await;
+    for call in LIFE.into_iter().take(4) {
+        perform(&engine, call).await.unwrap();
+    }
+    let engine = host.start_in_boot("boot-2").await.unwrap();
+    engine.reconcile().await.unwrap();
+    let endpoints = engine.endpoints().await;
+    assert_eq!(endpoints[0].state, EndpointState::Created);
+    assert!(host.driver.kernel().links.is_empty());
+    assert!(host.driver.kernel().ports.is_empty());
+    assert_eq!(host.driver.kernel().networks.len(), 1);
+}
