@@ -1,0 +1,561 @@
+//! The difference between what should stand in the kernel and what does: pure.
+
+use super::apply::{Owner, owner};
+use super::names;
+use super::plan::{EndpointPlan, NetworkPlan, Routes};
+use netloom_core::{Desired, Finding, FindingKind, Repair};
+use netloom_linux::{
+    AdminState, Direction, Element, ForwardAccept, KernelStep, Link, LinkAddress, LinkIndex, Place,
+    Route, SysctlKey, TableSnapshot, TableState,
+};
+use netloom_types::{EndpointId, Family, LinkName, NetworkId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// A Linux bridge carries at most 1,023 ports (`BR_MAX_PORTS`); from 90 % on people are warned.
+const PORTS_WARNING: usize = 1023 * 9 / 10;
+
+/// An endpoint that should stand in the kernel.
+#[derive(Debug, Clone)]
+pub(super) struct WantedEndpoint {
+    pub(super) plan: EndpointPlan,
+    pub(super) netns: PathBuf,
+}
+
+/// Everything that should stand in the kernel.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) networks: BTreeMap<NetworkId, NetworkPlan>,
+    pub(super) endpoints: BTreeMap<EndpointId, WantedEndpoint>,
+}
+
+impl Wanted {
+    /// Plans everything that is desired; what cannot be planned is found, and left alone.
+    pub(super) fn of(desired: &Desired) -> (Self, Vec<Finding>) {
+        let mut wanted = Self::default();
+        let mut findings = Vec::new();
+        for network in &desired.networks {
+            match NetworkPlan::of(network) {
+                Ok(plan) => {
+                    wanted.networks.insert(network.id.clone(), plan);
+                }
+                Err(error) => findings.push(unplannable(network.id.as_str(), &error)),
+            }
+        }
+        for endpoint in &desired.endpoints {
+            let Some(sandbox) = &endpoint.sandbox else {
+                continue;
+            };
+            let Some(network) = wanted.networks.get(&endpoint.spec.network) else {
+                continue;
+            };
+            match EndpointPlan::of(network, endpoint) {
+                Ok(plan) => {
+                    let netns = sandbox.netns.clone();
+                    let id = endpoint.spec.id.clone();
+                    wanted.endpoints.insert(id, WantedEndpoint { plan, netns });
+                }
+                Err(error) => findings.push(unplannable(endpoint.spec.id.as_str(), &error)),
+            }
+        }
+        (wanted, findings)
+    }
+
+    /// Every element that should be there; those of Docker's bridges are not in it.
+    fn elements(&self) -> BTreeSet<&Element> {
+        let of_networks = self.networks.values().flat_map(|n| &n.elements);
+        let of_endpoints = self
+            .endpoints
+            .values()
+            .flat_map(|e| e.plan.guard.iter().chain(&e.plan.ports));
+        of_networks.chain(of_endpoints).collect()
+    }
+}
+
+fn unplannable(id: &str, error: &netloom_core::DriverError) -> Finding {
+    Finding {
+        kind: FindingKind::HostProblem,
+        subject: id.to_owned(),
+        detail: format!("its record cannot be understood: {error}"),
+        repair: Repair::ByHand,
+        next_step: "remove it and make it again".into(),
+    }
+}
+
+/// What the kernel has.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: BTreeSet<LinkAddress>,
+    pub(super) routes: Vec<Route>,
+    pub(super) table: TableSnapshot,
+    pub(super) accepts: BTreeSet<ForwardAccept>,
+    pub(super) accepting: Accepting,
+    /// Settings that somebody here wants; none where the kernel does not have it.
+    pub(super) sysctls: BTreeMap<SysctlKey, Option<i32>>,
+    /// The sandboxes that are there.
+    pub(super) sandboxes: BTreeSet<EndpointId>,
+}
+
+/// What Docker's own FORWARD chain asks of us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Accepting {
+    /// These families have a chain DOCKER-USER that our accept pair belongs into.
+    Needed(Vec<Family>),
+    /// Rules of legacy iptables are in force.
+    Legacy,
+}
+
+impl Snapshot {
+    fn link(&self, name: &LinkName) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name.as_str())
+    }
+}
+
+/// One disorder, with the steps that mend it; no steps means that a person has to act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mend {
+    pub(super) kind: FindingKind,
+    pub(super) subject: String,
+    pub(super) detail: String,
+    pub(super) next_step: String,
+    pub(super) cure: Cure,
+}
+
+/// How a disorder is mended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cure {
+    /// By these steps.
+    Steps(Vec<KernelStep>),
+    /// By attaching this endpoint again.
+    Attach(EndpointId),
+    /// By a person.
+    Person,
+}
+
+impl Mend {
+    fn new(kind: FindingKind, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            subject: subject.into(),
+            detail: detail.into(),
+            next_step: "netloom audit --repair".into(),
+            cure: Cure::Person,
+        }
+    }
+
+    fn by(mut self, steps: Vec<KernelStep>) -> Self {
+        self.cure = Cure::Steps(steps);
+        self
+    }
+
+    fn by_hand(mut self, next_step: impl Into<String>) -> Self {
+        self.next_step = next_step.into();
+        self.cure = Cure::Person;
+        self
+    }
+
+    /// The finding, with what became of it.
+    pub(super) fn finding(&self, repair: Repair) -> Finding {
+        Finding {
+            kind: self.kind,
+            subject: self.subject.clone(),
+            detail: self.detail.clone(),
+            repair,
+            next_step: self.next_step.clone(),
+        }
+    }
+}
+
+/// Everything that is not as it should be, in the order in which it must be mended: walls first,
+/// then bridges, what hangs on them, and last what does not belong.
+pub(super) fn diff(wanted: &Wanted, have: &Snapshot) -> Vec<Mend> {
+    let mut mends = Vec::new();
+    table(wanted, have, &mut mends);
+    for network in wanted.networks.values() {
+        bridge(wanted, network, have, &mut mends);
+        routes(network, have, &mut mends);
+    }
+    for (id, endpoint) in &wanted.endpoints {
+        endpoint_link(wanted, id, endpoint, have, &mut mends);
+    }
+    accepts(wanted, have, &mut mends);
+    forwarding(wanted, have, &mut mends);
+    stray_links(wanted, have, &mut mends);
+    mends
+}
+
+fn table(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let elements = wanted.elements();
+    match &have.table.state {
+        TableState::Absent => {
+            if wanted.networks.is_empty() {
+                return;
+            }
+            let mut steps = vec![KernelStep::EnsureTable];
+            steps.extend(elements.into_iter().cloned().map(KernelStep::AddElement));
+            let text = "the tables of netloom are gone: nothing isolates, translates or publishes";
+            mends.push(Mend::new(FindingKind::MissingRule, "inet netloom", text).by(steps));
+            return;
+        }
+        TableState::Damaged { faults } => {
+            let text = faults.join("; ");
+            mends.push(
+                Mend::new(FindingKind::MissingRule, "inet netloom", text)
+                    .by(vec![KernelStep::EnsureTable]),
+            );
+        }
+        TableState::Complete => {}
+    }
+    let stray = |element: &&Element| {
+        !matches!(element, Element::Foreign(_)) && !elements.contains(*element)
+    };
+    // Strays first: a port that goes to the wrong container is in the way of the right one.
+    for element in have.table.elements.iter().filter(stray) {
+        mends.push(
+            Mend::new(
+                FindingKind::StrayElement,
+                element.to_string(),
+                "no record asks for it",
+            )
+            .by(vec![KernelStep::DeleteElement(element.clone())]),
+        );
+    }
+    for element in elements {
+        if !have.table.elements.contains(element) {
+            mends.push(
+                Mend::new(
+                    FindingKind::MissingElement,
+                    element.to_string(),
+                    "it is not in the tables",
+                )
+                .by(vec![KernelStep::AddElement(element.clone())]),
+            );
+        }
+    }
+    for stranger in &have.table.strangers {
+        let text = "netloom does not write such elements";
+        mends.push(
+            Mend::new(FindingKind::StrayElement, stranger.clone(), text)
+                .by_hand("nft list table inet netloom, then nft delete element"),
+        );
+    }
+}
+
+fn bridge(wanted: &Wanted, network: &NetworkPlan, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let name = network.name();
+    let link = have.link(name);
+    let owner = match owner(network, link) {
+        Ok(owner) => owner,
+        Err(reason) => {
+            mends.push(
+                Mend::new(FindingKind::WrongSetting, name.as_str(), reason)
+                    .by_hand(format!("ip link show {name}")),
+            );
+            return;
+        }
+    };
+    let Some(link) = link else {
+        let mut steps = network.own_bridge_steps();
+        steps.extend(replug_steps(wanted, network, have));
+        let text = format!("the bridge of network {} is gone", network.id);
+        mends.push(Mend::new(FindingKind::MissingBridge, name.as_str(), text).by(steps));
+        return;
+    };
+    if owner == Owner::Network {
+        own_bridge(network, link, have, mends);
+    }
+    for address in &network.addresses {
+        let here = LinkAddress {
+            link: link.index,
+            address: *address,
+        };
+        if !have.addresses.contains(&here) {
+            let text = format!("its gateway address {address} is gone");
+            let step = KernelStep::AddAddress {
+                link: name.clone(),
+                address: *address,
+            };
+            mends.push(wrong_setting(name, text, vec![step]));
+        }
+    }
+    nearly_full(name, link.index, have, mends);
+}
+
+fn own_bridge(network: &NetworkPlan, link: &Link, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let name = network.name();
+    check_mtu(name, link, network.options.mtu, mends);
+    check_state(name, link, mends);
+    if link.alias.as_deref() != Some(network.bridge.alias.as_str()) {
+        let step = KernelStep::SetAlias {
+            link: name.clone(),
+            alias: network.bridge.alias.clone(),
+        };
+        mends.push(wrong_setting(name, "its tag is gone", vec![step]));
+    }
+    for (key, value) in &network.settings {
+        let seen = have.sysctls.get(key).copied().flatten();
+        if let Some(seen) = seen
+            && seen != *value
+        {
+            let step = KernelStep::SetSysctl {
+                key: key.clone(),
+                value: *value,
+            };
+            let text = format!("{key} is {seen} instead of {value}");
+            mends.push(wrong_setting(name, text, vec![step]));
+        }
+    }
+}
+
+fn nearly_full(name: &LinkName, index: LinkIndex, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let ports = have
+        .links
+        .iter()
+        .filter(|l| l.master == Some(index))
+        .count();
+    if ports >= PORTS_WARNING {
+        let text = format!("{ports} of at most 1023 ports are in use");
+        mends.push(
+            Mend::new(FindingKind::BridgeNearlyFull, name.as_str(), text)
+                .by_hand("attach further containers to another network"),
+        );
+    }
+}
+
+/// Puts the links of a network's endpoints back into its bridge.
+fn replug_steps(wanted: &Wanted, network: &NetworkPlan, have: &Snapshot) -> Vec<KernelStep> {
+    wanted
+        .endpoints
+        .values()
+        .map(|endpoint| &endpoint.plan)
+        .filter(|plan| plan.bridge == *network.name() && have.link(&plan.host_end).is_some())
+        .flat_map(plug_steps)
+        .collect()
+}
+
+fn plug_steps(plan: &EndpointPlan) -> [KernelStep; 3] {
+    let link = plan.host_end.clone();
+    [
+        KernelStep::SetMaster {
+            link: link.clone(),
+            master: plan.bridge.clone(),
+        },
+        KernelStep::SetPortFlags {
+            link: link.clone(),
+            flags: plan.flags,
+        },
+        KernelStep::SetUp { link },
+    ]
+}
+
+fn endpoint_link(
+    wanted: &Wanted,
+    id: &EndpointId,
+    endpoint: &WantedEndpoint,
+    have: &Snapshot,
+    mends: &mut Vec<Mend>,
+) {
+    let plan = &endpoint.plan;
+    let name = &plan.host_end;
+    let Some(link) = have.link(name) else {
+        let text = format!("the link of endpoint {id} is gone");
+        let missing = Mend::new(FindingKind::MissingLink, name.as_str(), text);
+        mends.push(if have.sandboxes.contains(id) {
+            Mend {
+                cure: Cure::Attach(id.clone()),
+                ..missing
+            }
+        } else {
+            missing.by_hand("restart its container")
+        });
+        return;
+    };
+    check_mtu(name, link, plan.mtu, mends);
+    if link.alias.as_deref() != Some(plan.alias.as_str()) {
+        let step = KernelStep::SetAlias {
+            link: name.clone(),
+            alias: plan.alias.clone(),
+        };
+        mends.push(wrong_setting(name, "its tag is gone", vec![step]));
+    }
+    // A missing bridge was found above, and its mending plugs the links in again.
+    let Some(bridge) = have.link(&plan.bridge) else {
+        return;
+    };
+    debug_assert!(wanted.networks.values().any(|n| *n.name() == plan.bridge));
+    if link.master != Some(bridge.index) {
+        let text = format!("it is no port of {}", plan.bridge);
+        mends.push(wrong_setting(name, text, plug_steps(plan).into()));
+    } else {
+        check_state(name, link, mends);
+    }
+}
+
+fn check_mtu(name: &LinkName, link: &Link, mtu: u32, mends: &mut Vec<Mend>) {
+    if link.mtu == mtu {
+        return;
+    }
+    let step = KernelStep::SetMtu {
+        link: name.clone(),
+        mtu,
+    };
+    let text = format!("its MTU is {} instead of {mtu}", link.mtu);
+    mends.push(Mend::new(FindingKind::WrongMtu, name.as_str(), text).by(vec![step]));
+}
+
+fn check_state(name: &LinkName, link: &Link, mends: &mut Vec<Mend>) {
+    if link.state == AdminState::Down {
+        let step = KernelStep::SetUp { link: name.clone() };
+        mends.push(wrong_setting(name, "it is set down", vec![step]));
+    }
+}
+
+fn wrong_setting(name: &LinkName, text: impl Into<String>, steps: Vec<KernelStep>) -> Mend {
+    Mend::new(FindingKind::WrongSetting, name.as_str(), text).by(steps)
+}
+
+fn routes(network: &NetworkPlan, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let own = have.link(network.name()).map(|link| link.index);
+    for (route, subnet) in overlaps(network, &have.routes, own) {
+        let via = route
+            .link
+            .and_then(|index| have.links.iter().find(|link| link.index == index))
+            .map_or_else(String::new, |link| format!(" by {}", link.name));
+        let text = format!(
+            "the host's route to {}{via} overlaps subnet {subnet} of network {}",
+            route.destination, network.id
+        );
+        let subject = route.destination.to_string();
+        mends.push(
+            Mend::new(FindingKind::OverlappingRoute, subject, text).by_hand(format!(
+                "remove the route (ip route del {}) or move the network to another subnet",
+                route.destination
+            )),
+        );
+    }
+}
+
+/// The host's routes, other than default ones and those of the network's own bridge, that overlap
+/// one of its subnets.
+pub(super) fn overlaps<'a>(
+    network: &'a NetworkPlan,
+    routes: &'a [Route],
+    own: Option<LinkIndex>,
+) -> impl Iterator<Item = (&'a Route, netloom_types::Subnet)> {
+    routes
+        .iter()
+        .filter(move |route| route.destination.prefix_len() > 0)
+        .filter(move |route| route.link.is_none() || route.link != own)
+        .flat_map(move |route| {
+            network
+                .subnets()
+                .filter(|subnet| subnet.overlaps(route.destination))
+                .map(move |subnet| (route, subnet))
+        })
+}
+
+fn accepts(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let bridges: BTreeSet<&LinkName> = wanted.networks.values().map(NetworkPlan::name).collect();
+    let stray: BTreeSet<&LinkName> = have
+        .accepts
+        .iter()
+        .map(|accept| &accept.bridge)
+        .filter(|bridge| !bridges.contains(bridge))
+        .collect();
+    for bridge in stray {
+        let step = KernelStep::DeleteForwardAccept {
+            bridge: bridge.clone(),
+        };
+        let text = "the chain DOCKER-USER accepts a bridge that no network has";
+        mends.push(Mend::new(FindingKind::StrayRule, bridge.as_str(), text).by(vec![step]));
+    }
+    for bridge in bridges {
+        match &have.accepting {
+            Accepting::Needed(families) => missing_accept(bridge, families, have, mends),
+            Accepting::Legacy => mends.push(
+                Mend::new(
+                    FindingKind::LegacyIptables,
+                    bridge.as_str(),
+                    "rules of legacy iptables are in force, which may drop the network's traffic",
+                )
+                .by_hand(format!(
+                    "iptables -I DOCKER-USER -i {bridge} -j ACCEPT; \
+                     iptables -I DOCKER-USER -o {bridge} -j ACCEPT; or switch to iptables-nft"
+                )),
+            ),
+        }
+    }
+}
+
+fn missing_accept(bridge: &LinkName, families: &[Family], have: &Snapshot, mends: &mut Vec<Mend>) {
+    let complete = families.iter().all(|family| {
+        [Direction::In, Direction::Out]
+            .into_iter()
+            .all(|direction| {
+                have.accepts.contains(&ForwardAccept {
+                    family: *family,
+                    bridge: bridge.clone(),
+                    direction,
+                })
+            })
+    });
+    if !complete {
+        let step = KernelStep::AddForwardAccept {
+            bridge: bridge.clone(),
+        };
+        let text = "its accept pair in DOCKER-USER is gone: Docker's FORWARD chain may drop it";
+        mends.push(Mend::new(FindingKind::MissingRule, bridge.as_str(), text).by(vec![step]));
+    }
+}
+
+fn forwarding(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let keys: BTreeSet<&SysctlKey> = wanted
+        .networks
+        .values()
+        .flat_map(|network| &network.forwarding)
+        // What new links start with says nothing about whether packets are forwarded.
+        .filter(|key| **key != SysctlKey::Ipv6ForwardDefault)
+        .collect();
+    for key in keys {
+        if have.sysctls.get(key).copied().flatten() != Some(1) {
+            let step = KernelStep::SetSysctl {
+                key: key.clone(),
+                value: 1,
+            };
+            let text = "the host does not forward packets of this family";
+            mends.push(Mend::new(FindingKind::ForwardingOff, key.to_string(), text).by(vec![step]));
+        }
+    }
+}
+
+fn stray_links(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
+    let mut expected: BTreeSet<&str> = wanted
+        .networks
+        .values()
+        .map(|n| n.name().as_str())
+        .collect();
+    expected.extend(wanted.endpoints.values().map(|e| e.plan.host_end.as_str()));
+    for link in &have.links {
+        if expected.contains(link.name.as_str()) || !names::is_ours(link) {
+            continue;
+        }
+        let Ok(name) = LinkName::new(link.name.as_str()) else {
+            continue;
+        };
+        let tag = link.alias.as_deref().unwrap_or("made by half");
+        let text = format!("no record asks for this {}", kind_of(link));
+        mends.push(
+            Mend::new(
+                FindingKind::StrayLink,
+                name.as_str(),
+                format!("{text} ({tag})"),
+            )
+            .by(vec![KernelStep::DeleteLink { link: name.clone() }]),
+        );
+    }
+}
+
+fn kind_of(link: &Link) -> &str {
+    link.kind.as_deref().unwrap_or("link")
+}

@@ -1,0 +1,1 @@
+//! Tells when the kernel's state may no longer be ours.
