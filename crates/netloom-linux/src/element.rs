@@ -59,6 +59,9 @@ pub enum Element {
     /// A bridge of ours: traffic within it is accepted, traffic between it and any other bridge
     /// of ours is dropped in both directions, also when it came through a published port.
     Bridge(LinkName),
+    /// The containers of this bridge do not reach each other by way of the host either, except
+    /// through published ports. Bridge ports that are isolated keep them apart on the bridge.
+    Separate(LinkName),
     /// Nothing passes between this bridge and any other link, and its containers reach nothing of
     /// the host but their own gateway's ICMP.
     Internal(LinkName),
@@ -141,6 +144,7 @@ impl std::fmt::Display for Element {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bridge(link) => write!(f, "bridge {link}"),
+            Self::Separate(link) => write!(f, "separation within bridge {link}"),
             Self::Internal(link) => write!(f, "internal bridge {link}"),
             Self::Foreign(link) => write!(f, "foreign bridge {link}"),
             Self::Trusted(link) => write!(f, "trusted link {link}"),

@@ -121,7 +121,6 @@ impl KernelError {
         matches!(self, Self::NotFound { .. })
     }
 
-    #[allow(dead_code)]
     pub(crate) fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self::Io {
             what: what.into(),
@@ -130,7 +129,6 @@ impl KernelError {
     }
 
     /// Sorts an error number of the kernel; `text` is the extended acknowledgement, if any.
-    #[allow(dead_code)]
     pub(crate) fn from_errno(what: &str, errno: nix::Error, text: Option<String>) -> Self {
         use nix::Error as E;
         let what = what.to_owned();

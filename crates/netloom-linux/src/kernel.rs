@@ -1,7 +1,7 @@
 //! The seam that drivers use: steps that change the kernel's state, and views of it.
 
 use crate::{
-    ApplyError, ForwardAccept, KernelError, KernelStep, Link, LinkAddress, Neighbour, Route,
+    AcceptNeed, ApplyError, ForwardAccept, KernelError, KernelStep, Link, LinkAddress, Neighbour, Route,
     SysctlKey, TableSnapshot,
 };
 use netloom_types::LinkName;
@@ -92,6 +92,12 @@ pub trait Kernel: Send + Sync + Debug {
     /// # Errors
     /// When the kernel cannot be read.
     fn netloom_table(&self) -> Result<TableSnapshot, KernelError>;
+
+    /// Where accepts are needed.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read.
+    fn accept_need(&self) -> Result<AcceptNeed, KernelError>;
 
     /// Our rules in the chains DOCKER-USER.
     ///

@@ -2,7 +2,7 @@
 //! where it is told to.
 
 use crate::{
-    AdminState, Applied, BridgeSpec, Carrier, Direction, Element, ForwardAccept, Kernel,
+    AcceptNeed, AdminState, Applied, BridgeSpec, Carrier, Direction, Element, ForwardAccept, Kernel,
     KernelError, KernelStep, Link, LinkAddress, LinkIndex, Neighbour, Place, Route, RouteSpec,
     SysctlKey, TableSnapshot, TableState, VethSpec,
 };
@@ -149,6 +149,10 @@ impl Kernel for RecordingKernel {
             elements: model.elements.clone(),
             strangers: Vec::new(),
         })
+    }
+
+    fn accept_need(&self) -> Result<AcceptNeed, KernelError> {
+        Ok(AcceptNeed::Chains(vec![Family::V4, Family::V6]))
     }
 
     fn forward_accepts(&self) -> Result<Vec<ForwardAccept>, KernelError> {

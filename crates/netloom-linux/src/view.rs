@@ -129,6 +129,15 @@ pub enum Direction {
     Out,
 }
 
+/// What the host's filter chains need, so that the traffic of our bridges passes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AcceptNeed {
+    /// An accept pair for each bridge in the chain DOCKER-USER of these families.
+    Chains(Vec<netloom_types::Family>),
+    /// Rules of legacy iptables are in force, which we do not write.
+    LegacyIptables,
+}
+
 /// A rule of ours in the chain DOCKER-USER.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForwardAccept {

@@ -1,0 +1,803 @@
+//! The rules of our tables. Each has a comment that is unique in its chain, which people read in
+//! `nft list ruleset`, and by which we know the rule again.
+
+use super::Layer;
+use super::expr::{Base, Compare, Conntrack, Expr, Meta, Nat, Verdict};
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RuleSpec {
+    pub(crate) layer: Layer,
+    pub(crate) chain: &'static str,
+    pub(crate) comment: &'static str,
+    pub(crate) exprs: Vec<Expr>,
+}
+
+/// Words that an interface name takes.
+const NAME_WORDS: u32 = 4;
+/// `NFPROTO_IPV4`.
+const V4: u8 = 2;
+/// `NFPROTO_IPV6`.
+const V6: u8 = 10;
+/// IANA protocol numbers.
+const ICMP: u8 = 1;
+const UDP: u8 = 17;
+const ICMP6: u8 = 58;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
+/// `NF_CT_STATE_INVALID_BIT`.
+const INVALID: u32 = 1;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
+const ESTABLISHED_RELATED: u32 = 2 | 4;
+/// `IPS_DST_NAT`.
+const TRANSLATED: u32 = 32;
+
+/// A rule's condition: expressions in a row.
+type Match = Vec<Expr>;
+
+fn name_at(key: Meta, word: u32) -> Expr {
+    Expr::Meta { key, word }
+}
+
+fn in_set(key: Meta, set: &'static str) -> Match {
+    vec![
+        name_at(key, 0),
+        Expr::Lookup {
+            set,
+            word: 0,
+            how: Compare::Equal,
+        },
+    ]
+}
+
+fn from(set: &'static str) -> Match {
+    in_set(Meta::InputName, set)
+}
+
+fn to(set: &'static str) -> Match {
+    in_set(Meta::OutputName, set)
+}
+
+/// Input and output are the same bridge of ours.
+fn same_bridge() -> Match {
+    vec![
+        name_at(Meta::InputName, 0),
+        name_at(Meta::OutputName, NAME_WORDS),
+        Expr::Lookup {
+            set: "same",
+            word: 0,
+            how: Compare::Equal,
+        },
+    ]
+}
+
+fn compare(how: Compare, value: &[u8]) -> Expr {
+    Expr::Compare {
+        how,
+        word: 0,
+        value: value.to_vec(),
+    }
+}
+
+fn family(number: u8) -> Match {
+    vec![
+        name_at(Meta::NetworkFamily, 0),
+        compare(Compare::Equal, &[number]),
+    ]
+}
+
+fn transport(protocol: u8) -> Match {
+    vec![
+        name_at(Meta::TransportProtocol, 0),
+        compare(Compare::Equal, &[protocol]),
+    ]
+}
+
+/// An ICMP or ICMPv6 message of a type.
+fn icmp(protocol: u8, kind: u8) -> Match {
+    let mut exprs = transport(protocol);
+    exprs.push(payload(Base::Transport, 0, 1, 0));
+    exprs.push(compare(Compare::Equal, &[kind]));
+    exprs
+}
+
+/// A UDP datagram from a port.
+fn udp_from(port: u16) -> Match {
+    let mut exprs = transport(UDP);
+    exprs.push(payload(Base::Transport, 0, 2, 0));
+    exprs.push(compare(Compare::Equal, &port.to_be_bytes()));
+    exprs
+}
+
+fn payload(base: Base, offset: u32, len: u32, word: u32) -> Expr {
+    Expr::Payload {
+        base,
+        offset,
+        len,
+        word,
+    }
+}
+
+/// The address of an IP header: offset and bytes.
+fn source(version: u8, word: u32) -> Expr {
+    match version {
+        V4 => payload(Base::Network, 12, 4, word),
+        _ => payload(Base::Network, 8, 16, word),
+    }
+}
+
+fn destination(version: u8, word: u32) -> Expr {
+    match version {
+        V4 => payload(Base::Network, 16, 4, word),
+        _ => payload(Base::Network, 24, 16, word),
+    }
+}
+
+/// Words that an address takes.
+fn words(version: u8) -> u32 {
+    match version {
+        V4 => 1,
+        _ => 4,
+    }
+}
+
+fn conntrack(key: Conntrack, bits: u32) -> Match {
+    vec![
+        Expr::Conntrack { key, word: 0 },
+        Expr::Mask {
+            word: 0,
+            mask: bits.to_ne_bytes(),
+        },
+        compare(Compare::Differs, &[0; 4]),
+    ]
+}
+
+/// The destination of the connection was not changed by us.
+fn untranslated() -> Match {
+    vec![
+        Expr::Conntrack {
+            key: Conntrack::Status,
+            word: 0,
+        },
+        Expr::Mask {
+            word: 0,
+            mask: TRANSLATED.to_ne_bytes(),
+        },
+        compare(Compare::Equal, &[0; 4]),
+    ]
+}
+
+fn to_local() -> Match {
+    vec![
+        Expr::DestinationType { word: 0 },
+        compare(Compare::Equal, &LOCAL.to_ne_bytes()),
+    ]
+}
+
+fn lookup(set: &'static str, how: Compare) -> Match {
+    vec![Expr::Lookup { set, word: 0, how }]
+}
+
+/// Rules of one chain under construction.
+struct Chain {
+    layer: Layer,
+    name: &'static str,
+    rules: Vec<RuleSpec>,
+}
+
+impl Chain {
+    fn new(layer: Layer, name: &'static str) -> Self {
+        Self {
+            layer,
+            name,
+            rules: Vec::new(),
+        }
+    }
+
+    /// Adds a rule: every match must hold, then `end` happens.
+    fn rule<const N: usize>(
+        mut self,
+        comment: &'static str,
+        matches: [Match; N],
+        end: Expr,
+    ) -> Self {
+        let mut exprs: Vec<Expr> = matches.into_iter().flatten().collect();
+        if end == Expr::Verdict(Verdict::Drop) {
+            exprs.push(Expr::Counter);
+        }
+        exprs.push(end);
+        self.rules.push(RuleSpec {
+            layer: self.layer,
+            chain: self.name,
+            comment,
+            exprs,
+        });
+        self
+    }
+}
+
+const ACCEPT: Expr = Expr::Verdict(Verdict::Accept);
+const DROP: Expr = Expr::Verdict(Verdict::Drop);
+
+fn jump(chain: &'static str) -> Expr {
+    Expr::Verdict(Verdict::Jump(chain))
+}
+
+/// Every rule, in order.
+pub(crate) fn all() -> Vec<RuleSpec> {
+    [
+        raw(),
+        prerouting(),
+        input(),
+        from_container(),
+        forward(),
+        from_bridge(),
+        to_bridge(),
+        output(),
+        postrouting(),
+        guard(),
+        guard_arp(),
+        guard4(),
+        guard6(),
+    ]
+    .into_iter()
+    .flat_map(|chain| chain.rules)
+    .collect()
+}
+
+/// 127.0.0.0/8: its first byte, of four.
+fn to_loopback4(how: Compare) -> Match {
+    let mut exprs = family(V4);
+    exprs.push(destination(V4, 0));
+    exprs.push(Expr::Mask {
+        word: 0,
+        mask: [255, 0, 0, 0],
+    });
+    exprs.push(compare(how, &[127, 0, 0, 0]));
+    exprs
+}
+
+fn to_loopback6(how: Compare) -> Match {
+    let mut exprs = family(V6);
+    exprs.push(destination(V6, 0));
+    exprs.push(compare(how, &std::net::Ipv6Addr::LOCALHOST.octets()));
+    exprs
+}
+
+fn destination_in(version: u8, set: &'static str) -> Match {
+    let mut exprs = family(version);
+    exprs.push(destination(version, 0));
+    exprs.extend(lookup(set, Compare::Equal));
+    exprs
+}
+
+fn raw() -> Chain {
+    let mut loopback = [0; 16];
+    if let Some(start) = loopback.get_mut(..2) {
+        start.copy_from_slice(b"lo");
+    }
+    let from_loopback = vec![
+        name_at(Meta::InputName, 0),
+        compare(Compare::Equal, &loopback),
+    ];
+    Chain::new(Layer::Inet, "raw")
+        .rule("the host itself", [from_loopback], ACCEPT)
+        .rule(
+            "IPv4 loopback from outside",
+            [to_loopback4(Compare::Equal)],
+            DROP,
+        )
+        .rule(
+            "IPv6 loopback from outside",
+            [to_loopback6(Compare::Equal)],
+            DROP,
+        )
+        .rule("from our bridges", [from("bridges")], ACCEPT)
+        .rule("from trusted links", [from("trusted")], ACCEPT)
+        .rule(
+            "IPv4 containers directly",
+            [destination_in(V4, "direct4")],
+            DROP,
+        )
+        .rule(
+            "IPv6 containers directly",
+            [destination_in(V6, "direct6")],
+            DROP,
+        )
+}
+
+/// Loads address, protocol and port, and replaces them by what the map says.
+fn published(version: u8, map: &'static str, keyed: KeyedBy) -> Match {
+    let mut exprs = to_local();
+    let at = match keyed {
+        KeyedBy::Address => {
+            exprs.push(destination(version, 0));
+            words(version)
+        }
+        KeyedBy::PortOnly => 0,
+    };
+    exprs.push(name_at(Meta::TransportProtocol, at));
+    exprs.push(payload(Base::Transport, 2, 2, at.saturating_add(1)));
+    exprs.push(Expr::Map { map, word: 0 });
+    exprs
+}
+
+#[derive(Clone, Copy)]
+enum KeyedBy {
+    Address,
+    PortOnly,
+}
+
+fn to_target(version: u8) -> Expr {
+    Expr::Nat {
+        which: Nat::Destination,
+        family: version,
+        port: Some(words(version)),
+    }
+}
+
+fn prerouting() -> Chain {
+    use KeyedBy::{Address, PortOnly};
+    Chain::new(Layer::Inet, "prerouting")
+        .rule(
+            "IPv4 ports of one address",
+            [family(V4), published(V4, "ports4", Address)],
+            to_target(V4),
+        )
+        .rule(
+            "IPv4 ports of any address",
+            [family(V4), published(V4, "any4", PortOnly)],
+            to_target(V4),
+        )
+        .rule(
+            "IPv6 ports of one address",
+            [family(V6), published(V6, "ports6", Address)],
+            to_target(V6),
+        )
+        .rule(
+            "IPv6 ports of any address",
+            [family(V6), published(V6, "any6", PortOnly)],
+            to_target(V6),
+        )
+}
+
+/// The host's own connections. Loopback addresses are left to the relay process: a packet that
+/// was sent to 127.0.0.1 must not leave through a bridge (`route_localnet` stays off).
+fn output() -> Chain {
+    use KeyedBy::{Address, PortOnly};
+    Chain::new(Layer::Inet, "output")
+        .rule(
+            "IPv4 ports of one address",
+            [
+                to_loopback4(Compare::Differs),
+                published(V4, "ports4", Address),
+            ],
+            to_target(V4),
+        )
+        .rule(
+            "IPv4 ports of any address",
+            [
+                to_loopback4(Compare::Differs),
+                published(V4, "any4", PortOnly),
+            ],
+            to_target(V4),
+        )
+        .rule(
+            "IPv6 ports of one address",
+            [
+                to_loopback6(Compare::Differs),
+                published(V6, "ports6", Address),
+            ],
+            to_target(V6),
+        )
+        .rule(
+            "IPv6 ports of any address",
+            [
+                to_loopback6(Compare::Differs),
+                published(V6, "any6", PortOnly),
+            ],
+            to_target(V6),
+        )
+}
+
+fn input() -> Chain {
+    Chain::new(Layer::Inet, "input")
+        .rule(
+            "answers",
+            [conntrack(Conntrack::State, ESTABLISHED_RELATED)],
+            ACCEPT,
+        )
+        .rule("from containers", [from("bridges")], jump("from_container"))
+}
+
+/// The gateway address that a packet is sent to is that of the bridge it came from, or not.
+fn own_gateway(version: u8, how: Compare) -> Match {
+    let set = match version {
+        V4 => "own4",
+        _ => "own6",
+    };
+    vec![
+        name_at(Meta::InputName, 0),
+        destination(version, NAME_WORDS),
+        Expr::Lookup { set, word: 0, how },
+    ]
+}
+
+fn from_container() -> Chain {
+    Chain::new(Layer::Inet, "from_container")
+        .rule("router advertisements", [icmp(ICMP6, 134)], DROP)
+        .rule("IPv6 redirects", [icmp(ICMP6, 137)], DROP)
+        .rule("IPv4 redirects", [icmp(ICMP, 5)], DROP)
+        .rule(
+            "IPv4 gateways of other networks",
+            [
+                destination_in(V4, "gateways4"),
+                own_gateway(V4, Compare::Differs),
+            ],
+            DROP,
+        )
+        .rule(
+            "IPv6 gateways of other networks",
+            [
+                destination_in(V6, "gateways6"),
+                own_gateway(V6, Compare::Differs),
+            ],
+            DROP,
+        )
+        .rule(
+            "internal: ICMP of the gateway",
+            [
+                from("internal"),
+                transport(ICMP),
+                own_gateway(V4, Compare::Equal),
+            ],
+            ACCEPT,
+        )
+        .rule(
+            "internal: ICMPv6 of the gateway",
+            [
+                from("internal"),
+                transport(ICMP6),
+                own_gateway(V6, Compare::Equal),
+            ],
+            ACCEPT,
+        )
+        .rule(
+            "internal: neighbour solicitations",
+            [from("internal"), icmp(ICMP6, 135)],
+            ACCEPT,
+        )
+        .rule(
+            "internal: neighbour advertisements",
+            [from("internal"), icmp(ICMP6, 136)],
+            ACCEPT,
+        )
+        .rule("internal: everything else", [from("internal")], DROP)
+}
+
+fn forward() -> Chain {
+    Chain::new(Layer::Inet, "forward")
+        .rule(
+            "answers",
+            [conntrack(Conntrack::State, ESTABLISHED_RELATED)],
+            ACCEPT,
+        )
+        .rule(
+            "between separate containers",
+            [from("separate"), same_bridge(), untranslated()],
+            DROP,
+        )
+        .rule("within one bridge", [same_bridge()], ACCEPT)
+        .rule("from our bridges", [from("bridges")], jump("from_bridge"))
+        .rule("to our bridges", [to("bridges")], jump("to_bridge"))
+}
+
+fn from_bridge() -> Chain {
+    Chain::new(Layer::Inet, "from_bridge")
+        .rule("between networks", [to("bridges")], DROP)
+        .rule("out of an internal network", [from("internal")], DROP)
+        .rule("to bridges of others", [to("foreign")], DROP)
+        // What connection tracking cannot place would leave with the container's own address.
+        .rule("untracked", [conntrack(Conntrack::State, INVALID)], DROP)
+}
+
+/// Echo requests and open ports of networks without translation.
+fn open_port(version: u8, set: &'static str) -> Match {
+    let at = NAME_WORDS.saturating_add(words(version));
+    vec![
+        name_at(Meta::OutputName, 0),
+        destination(version, NAME_WORDS),
+        name_at(Meta::TransportProtocol, at),
+        payload(Base::Transport, 2, 2, at.saturating_add(1)),
+        Expr::Lookup {
+            set,
+            word: 0,
+            how: Compare::Equal,
+        },
+    ]
+}
+
+fn to_bridge() -> Chain {
+    let translated = || conntrack(Conntrack::Status, TRANSLATED);
+    Chain::new(Layer::Inet, "to_bridge")
+        .rule("from bridges of others", [from("foreign")], DROP)
+        .rule("into an internal network", [to("internal")], DROP)
+        .rule("IPv4 unprotected", [family(V4), to("unprotected4")], ACCEPT)
+        .rule("IPv6 unprotected", [family(V6), to("unprotected6")], ACCEPT)
+        .rule(
+            "IPv4 published",
+            [family(V4), to("nat4"), translated()],
+            ACCEPT,
+        )
+        .rule(
+            "IPv6 published",
+            [family(V6), to("nat6"), translated()],
+            ACCEPT,
+        )
+        .rule(
+            "IPv4 echo",
+            [family(V4), to("routed4"), icmp(ICMP, 8)],
+            ACCEPT,
+        )
+        .rule(
+            "IPv6 echo",
+            [family(V6), to("routed6"), icmp(ICMP6, 128)],
+            ACCEPT,
+        )
+        .rule(
+            "IPv4 open ports",
+            [family(V4), to("routed4"), open_port(V4, "open4")],
+            ACCEPT,
+        )
+        .rule(
+            "IPv6 open ports",
+            [family(V6), to("routed6"), open_port(V6, "open6")],
+            ACCEPT,
+        )
+        .rule("everything else", [], DROP)
+}
+
+fn source_in(version: u8, set: &'static str) -> Match {
+    let mut exprs = family(version);
+    exprs.push(source(version, 0));
+    exprs.extend(lookup(set, Compare::Equal));
+    exprs
+}
+
+fn source_by(version: u8, map: &'static str) -> Match {
+    let mut exprs = family(version);
+    exprs.push(source(version, 0));
+    exprs.push(Expr::Map { map, word: 0 });
+    exprs
+}
+
+fn postrouting() -> Chain {
+    let to_address = |version| Expr::Nat {
+        which: Nat::Source,
+        family: version,
+        port: None,
+    };
+    Chain::new(Layer::Inet, "postrouting")
+        // A container that reaches a neighbour, or itself, through a published port: the answer
+        // must come back through the host.
+        .rule(
+            "hairpin",
+            [conntrack(Conntrack::Status, TRANSLATED), same_bridge()],
+            Expr::Masquerade,
+        )
+        .rule("to our bridges", [to("bridges")], ACCEPT)
+        .rule(
+            "IPv4 chosen source",
+            [source_by(V4, "snat4")],
+            to_address(V4),
+        )
+        .rule(
+            "IPv6 chosen source",
+            [source_by(V6, "snat6")],
+            to_address(V6),
+        )
+        .rule(
+            "IPv4 masquerade",
+            [source_in(V4, "masq4")],
+            Expr::Masquerade,
+        )
+        .rule(
+            "IPv6 masquerade",
+            [source_in(V6, "masq6")],
+            Expr::Masquerade,
+        )
+}
+
+/// The port's name and what was loaded behind it, in a set or not.
+fn port_with(load: Expr, set: &'static str, how: Compare) -> Match {
+    vec![
+        name_at(Meta::InputName, 0),
+        load,
+        Expr::Lookup { set, word: 0, how },
+    ]
+}
+
+fn ether_type(number: u16) -> Match {
+    vec![
+        name_at(Meta::Protocol, 0),
+        compare(Compare::Equal, &number.to_be_bytes()),
+    ]
+}
+
+fn guard() -> Chain {
+    let mut chain = Chain::new(Layer::Bridge, "prerouting").rule(
+        "guarded ports",
+        [from("guarded")],
+        jump("guard"),
+    );
+    let guard = Chain::new(Layer::Bridge, "guard")
+        .rule(
+            "source MAC of someone else",
+            [port_with(
+                payload(Base::Ethernet, 6, 6, NAME_WORDS),
+                "port_mac",
+                Compare::Differs,
+            )],
+            DROP,
+        )
+        .rule("ARP", [ether_type(0x0806)], jump("guard_arp"))
+        .rule("IPv4", [ether_type(0x0800)], jump("guard4"))
+        .rule("IPv6", [ether_type(0x86dd)], jump("guard6"));
+    chain.rules.extend(guard.rules);
+    chain
+}
+
+/// RFC 826: sender's hardware address at 8, sender's protocol address at 14.
+fn guard_arp() -> Chain {
+    let probe = vec![
+        payload(Base::Network, 14, 4, 0),
+        compare(Compare::Equal, &[0; 4]),
+    ];
+    Chain::new(Layer::Bridge, "guard_arp")
+        .rule(
+            "ARP for another MAC",
+            [port_with(
+                payload(Base::Network, 8, 6, NAME_WORDS),
+                "port_mac",
+                Compare::Differs,
+            )],
+            DROP,
+        )
+        .rule("ARP probe", [probe], ACCEPT)
+        .rule(
+            "own ARP",
+            [port_with(
+                payload(Base::Network, 14, 4, NAME_WORDS),
+                "port4",
+                Compare::Equal,
+            )],
+            ACCEPT,
+        )
+        .rule("ARP for another address", [], DROP)
+}
+
+fn guard4() -> Chain {
+    Chain::new(Layer::Bridge, "guard4")
+        .rule("DHCP replies", [udp_from(67)], DROP)
+        .rule(
+            "own IPv4",
+            [port_with(source(V4, NAME_WORDS), "port4", Compare::Equal)],
+            ACCEPT,
+        )
+        .rule("IPv4 source of someone else", [], DROP)
+}
+
+/// fe80::/10 at `offset`, in the first of four words.
+fn link_local(base: Base, offset: u32, how: Compare) -> Match {
+    vec![
+        payload(base, offset, 4, 0),
+        Expr::Mask {
+            word: 0,
+            mask: [0xff, 0xc0, 0, 0],
+        },
+        compare(how, &[0xfe, 0x80, 0, 0]),
+    ]
+}
+
+fn guard6() -> Chain {
+    let unspecified = vec![source(V6, 0), compare(Compare::Equal, &[0; 16])];
+    Chain::new(Layer::Bridge, "guard6")
+        .rule("router advertisements", [icmp(ICMP6, 134)], DROP)
+        .rule("IPv6 redirects", [icmp(ICMP6, 137)], DROP)
+        .rule("DHCPv6 replies", [udp_from(547)], DROP)
+        // RFC 4861 section 4.4: the target address lies at 8 of the ICMPv6 message.
+        .rule(
+            "advertisement of another address",
+            [
+                icmp(ICMP6, 136),
+                link_local(Base::Transport, 8, Compare::Differs),
+                port_with(
+                    payload(Base::Transport, 8, 16, NAME_WORDS),
+                    "port6",
+                    Compare::Differs,
+                ),
+            ],
+            DROP,
+        )
+        .rule(
+            "own IPv6",
+            [port_with(source(V6, NAME_WORDS), "port6", Compare::Equal)],
+            ACCEPT,
+        )
+        .rule(
+            "link-local",
+            [link_local(Base::Network, 8, Compare::Equal)],
+            ACCEPT,
+        )
+        // Duplicate address detection and multicast listener reports come from no address.
+        .rule("unspecified", [unspecified, transport(ICMP6)], ACCEPT)
+        .rule("IPv6 source of someone else", [], DROP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::layout::{CHAINS, SETS};
+
+    #[test]
+    fn every_rule_names_a_chain_and_sets_that_exist() {
+        for rule in all() {
+            assert!(
+                CHAINS
+                    .iter()
+                    .any(|c| (c.layer, c.name) == (rule.layer, rule.chain)),
+                "{}",
+                rule.comment
+            );
+            for expr in &rule.exprs {
+                let set = match expr {
+                    Expr::Lookup { set, .. } => *set,
+                    Expr::Map { map, .. } => *map,
+                    Expr::Verdict(Verdict::Jump(chain)) => {
+                        assert!(
+                            CHAINS
+                                .iter()
+                                .any(|c| (c.layer, c.name) == (rule.layer, *chain))
+                        );
+                        continue;
+                    }
+                    _ => continue,
+                };
+                assert!(
+                    SETS.iter().any(|s| (s.layer, s.name) == (rule.layer, set)),
+                    "{set}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn comments_are_unique_within_a_chain() {
+        let all = all();
+        for (at, one) in all.iter().enumerate() {
+            assert!(
+                all.iter().skip(at + 1).all(|other| {
+                    (one.layer, one.chain, one.comment) != (other.layer, other.chain, other.comment)
+                }),
+                "{} {}",
+                one.chain,
+                one.comment
+            );
+        }
+    }
+
+    #[test]
+    fn every_set_is_used_by_a_rule() {
+        let rules = all();
+        for set in SETS {
+            let used = rules.iter().filter(|r| r.layer == set.layer).any(|rule| {
+                rule.exprs.iter().any(|expr| match expr {
+                    Expr::Lookup { set: name, .. } => *name == set.name,
+                    Expr::Map { map, .. } => *map == set.name,
+                    _ => false,
+                })
+            });
+            assert!(used, "{} is not used", set.name);
+        }
+    }
+}
