@@ -1,8 +1,8 @@
 //! The seam that drivers use: steps that change the kernel's state, and views of it.
 
 use crate::{
-    AcceptNeed, ApplyError, ForwardAccept, KernelError, KernelStep, Link, LinkAddress, Neighbour, Route,
-    SysctlKey, TableSnapshot,
+    AcceptNeed, ApplyError, ForwardAccept, KernelError, KernelStep, Link, LinkAddress, Neighbour,
+    Route, SysctlKey, TableSnapshot,
 };
 use netloom_types::LinkName;
 use std::fmt::Debug;

@@ -48,6 +48,6 @@ pub use step::{
     RouteSpec, Switch, SysctlKey, VethEnd, VethSpec,
 };
 pub use view::{
-    AcceptNeed, AdminState, Carrier, Direction, ForwardAccept, Link, LinkAddress, LinkIndex, Neighbour, Route,
-    TableSnapshot, TableState,
+    AcceptNeed, AdminState, Carrier, Direction, ForwardAccept, Link, LinkAddress, LinkIndex,
+    Neighbour, Route, TableSnapshot, TableState,
 };

@@ -8,9 +8,9 @@ use crate::rt::neigh::Announcer;
 use crate::rt::{self, addr, link, list, neigh, route};
 use crate::socket::NetlinkSocket;
 use crate::{
-    AcceptNeed, AdminState, Applied, ApplyError, ForwardAccept, InterfaceSpec, Kernel, KernelError, KernelStep,
-    Link, LinkAddress, Neighbour, Place, Route, SysctlKey, TableSnapshot, VethSpec, conntrack,
-    sysctl,
+    AcceptNeed, AdminState, Applied, ApplyError, ForwardAccept, InterfaceSpec, Kernel, KernelError,
+    KernelStep, Link, LinkAddress, Neighbour, Place, Route, SysctlKey, TableSnapshot, VethSpec,
+    conntrack, sysctl,
 };
 use netloom_types::LinkName;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,9 +2,9 @@
 //! where it is told to.
 
 use crate::{
-    AcceptNeed, AdminState, Applied, BridgeSpec, Carrier, Direction, Element, ForwardAccept, Kernel,
-    KernelError, KernelStep, Link, LinkAddress, LinkIndex, Neighbour, Place, Route, RouteSpec,
-    SysctlKey, TableSnapshot, TableState, VethSpec,
+    AcceptNeed, AdminState, Applied, BridgeSpec, Carrier, Direction, Element, ForwardAccept,
+    Kernel, KernelError, KernelStep, Link, LinkAddress, LinkIndex, Neighbour, Place, Route,
+    RouteSpec, SysctlKey, TableSnapshot, TableState, VethSpec,
 };
 use netloom_types::{Family, LinkName};
 use std::collections::{BTreeMap, BTreeSet};
