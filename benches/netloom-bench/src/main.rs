@@ -1,2 +1,33 @@
-//! Placeholder.
-fn main() {}
+//! Measures Netloom beside its peers, in one run.
+//!
+//! Goals: figures that are ratios of rows of one run, the same flat JSON form in every bench, gates
+//! that a loaded machine does not break. Not goals: absolute figures that compare across machines.
+
+mod alloc;
+mod clock;
+mod heap;
+mod report;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Allocation in memory: netloom-alloc beside sets of other crates.
+    Alloc(alloc::Args),
+    /// Instructions per allocation, counted by callgrind and compared with the recorded ones.
+    AllocInstructions(alloc::instructions::Args),
+}
+
+fn main() -> anyhow::Result<std::process::ExitCode> {
+    match Cli::parse().bench {
+        Bench::Alloc(args) => alloc::run(&args),
+        Bench::AllocInstructions(args) => alloc::instructions::run(&args),
+    }
+}
