@@ -137,6 +137,10 @@ pub(crate) enum NetworkCommand {
 }
 
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are what they are"
+)]
 #[command(
     after_help = "The same as `docker network create -d netloom --ipam-driver netloom ...`, in one place.
 
