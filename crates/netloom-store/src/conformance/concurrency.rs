@@ -101,6 +101,8 @@ pub(super) async fn one_of_many_creators_wins(on: Subject) -> Verdict {
 /// checks what it read never finds money made or lost.
 pub(super) async fn moves_between_two_keys_keep_the_sum(on: Subject) -> Verdict {
     const SUM: u64 = 1000;
+    // More than elsewhere: two of these must meet half-way for a fault to show.
+    const MOVES: u64 = 5 * ROUNDS;
     let accounts = [key("accounts/a")?, key("accounts/b")?];
     let [first, second] = &accounts;
     on.commit([
@@ -115,7 +117,7 @@ pub(super) async fn moves_between_two_keys_keep_the_sum(on: Subject) -> Verdict 
             if caller % 2 == 1 {
                 std::mem::swap(&mut from, &mut to);
             }
-            for _ in 0..ROUNDS {
+            for _ in 0..MOVES {
                 let (source, target) = (on.row(&from).await?, on.row(&to).await?);
                 let (left, right) = (number(&source)?, number(&target)?);
                 let both = [

@@ -57,6 +57,7 @@ type Factory = Box<dyn Fn() -> Boxed<Arc<dyn Store>> + Send + Sync>;
 pub struct Suite {
     factory: Factory,
     limits: Limits,
+    watch_time: Duration,
     seed: u64,
 }
 
@@ -82,6 +83,7 @@ impl core::fmt::Debug for Suite {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Suite")
             .field("limits", &self.limits)
+            .field("watch_time", &self.watch_time)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
@@ -92,6 +94,7 @@ impl core::fmt::Debug for Suite {
 struct Subject {
     store: Arc<dyn Store>,
     limits: Limits,
+    watch_time: Duration,
     seed: u64,
 }
 
@@ -148,6 +151,7 @@ impl Suite {
         Self {
             factory: Box::new(move || Box::pin(factory())),
             limits: Limits::default(),
+            watch_time: WATCH_TIME_MAX,
             seed: SEED,
         }
     }
@@ -156,6 +160,13 @@ impl Suite {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Calls a watch silent after this time, instead of 30 seconds.
+    #[must_use]
+    pub fn with_watch_time(mut self, time: Duration) -> Self {
+        self.watch_time = time;
         self
     }
 
@@ -180,6 +191,7 @@ impl Suite {
             let subject = Subject {
                 store: (self.factory)().await,
                 limits: self.limits,
+                watch_time: self.watch_time,
                 seed: self.seed,
             };
             // A task of its own: a store that panics fails the case, not the suite.

@@ -1,6 +1,6 @@
 //! Watches say that something may have changed, and never keep silent when it did.
 
-use super::{Subject, Verdict, WATCH_TIME_MAX, broke, expect, key};
+use super::{Subject, Verdict, broke, expect, key};
 use netloom_core::store::{Key, Operation, Watch};
 
 async fn watch(on: &Subject, prefix: &Key) -> Result<Box<dyn Watch>, String> {
@@ -9,11 +9,12 @@ async fn watch(on: &Subject, prefix: &Key) -> Result<Box<dyn Watch>, String> {
 }
 
 /// Waits for the watch to wake.
-async fn wakes(watch: &mut Box<dyn Watch>, after: &str) -> Verdict {
-    match tokio::time::timeout(WATCH_TIME_MAX, watch.changed()).await {
+async fn wakes(on: &Subject, watch: &mut Box<dyn Watch>, after: &str) -> Verdict {
+    match tokio::time::timeout(on.watch_time, watch.changed()).await {
         Ok(woken) => woken.map_err(|error| broke(&error)),
         Err(_) => Err(format!(
-            "{WATCH_TIME_MAX:?} after {after}, the watch keeps silent"
+            "{:?} after {after}, the watch keeps silent",
+            on.watch_time
         )),
     }
 }
@@ -23,18 +24,18 @@ pub(super) async fn a_watch_tells_of_every_kind_of_change(on: Subject) -> Verdic
     let (directory, at) = (key("dir")?, key("dir/a")?);
     let mut first = watch(&on, &directory).await?;
     let version = on.write(Operation::Create(at.clone(), vec![1])).await?;
-    wakes(&mut first, "a create").await?;
+    wakes(&on, &mut first, "a create").await?;
     let mut second = watch(&on, &directory).await?;
     let version = on
         .write(Operation::Update(at.clone(), vec![2], version))
         .await?;
-    wakes(&mut second, "an update").await?;
+    wakes(&on, &mut second, "an update").await?;
     let mut third = watch(&on, &directory).await?;
     on.commit([Operation::Delete(at, version)]).await?;
-    wakes(&mut third, "a delete").await?;
+    wakes(&on, &mut third, "a delete").await?;
     // The first two have slept through changes, and must say so.
-    wakes(&mut first, "two changes that it slept through").await?;
-    wakes(&mut second, "a delete that it slept through").await
+    wakes(&on, &mut first, "two changes that it slept through").await?;
+    wakes(&on, &mut second, "a delete that it slept through").await
 }
 
 pub(super) async fn a_watch_hears_of_deep_keys(on: Subject) -> Verdict {
@@ -46,8 +47,8 @@ pub(super) async fn a_watch_hears_of_deep_keys(on: Subject) -> Verdict {
         Operation::Create(key("dir/sub/deep/a")?, vec![]),
     ])
     .await?;
-    wakes(&mut outer, "a change far below").await?;
-    wakes(&mut inner, "a change below").await
+    wakes(&on, &mut outer, "a change far below").await?;
+    wakes(&on, &mut inner, "a change below").await
 }
 
 /// What every user of a watch does: open it, list, and list again after every wake. However the
@@ -75,7 +76,7 @@ pub(super) async fn listing_after_every_wake_converges(on: Subject) -> Verdict {
         if listed.iter().any(|(_, row)| row.value == last) {
             break;
         }
-        wakes(&mut watch, "changes that it did not list").await?;
+        wakes(&on, &mut watch, "changes that it did not list").await?;
     }
     writer.await.map_err(|error| error.to_string())?
 }
@@ -92,14 +93,14 @@ pub(super) async fn a_change_between_watch_and_list_is_told(on: Subject) -> Verd
             let on = on.clone();
             tokio::spawn(async move { on.write(Operation::Create(at, vec![])).await })
         };
-        wakes(&mut watch, "a create").await?;
+        wakes(&on, &mut watch, "a create").await?;
         // A wake without a cause is allowed, so it may take several.
         loop {
             let after = on.list(&directory).await?.len();
             if after > before {
                 break;
             }
-            wakes(&mut watch, "a create that the list does not show").await?;
+            wakes(&on, &mut watch, "a create that the list does not show").await?;
         }
         writer.await.map_err(|error| error.to_string())??;
         let after = on.list(&directory).await?.len();
