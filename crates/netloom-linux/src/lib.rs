@@ -27,6 +27,7 @@ mod element;
 mod error;
 mod kernel;
 mod linux;
+mod monitor;
 mod netns;
 mod nft;
 mod recording;
@@ -41,6 +42,7 @@ pub use element::{Element, HostAddress, InboundMode, PortMap};
 pub use error::{ApplyError, KernelError};
 pub use kernel::{Applied, Kernel};
 pub use linux::LinuxKernel;
+pub use monitor::{Change, Monitor};
 pub use netns::{Namespace, NamespaceId};
 pub use recording::RecordingKernel;
 pub use step::{

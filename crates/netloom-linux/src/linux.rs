@@ -1,6 +1,7 @@
 //! The kernel of this machine.
 
 use crate::kernel::undo_changed;
+use crate::monitor::Monitor;
 use crate::netns::{Namespace, NamespaceId};
 use crate::nft::forward;
 use crate::nft::table::{ElementChange, Table};
@@ -53,6 +54,16 @@ impl LinuxKernel {
     #[must_use]
     pub fn namespace(&self) -> NamespaceId {
         self.namespace
+    }
+
+    /// Listens for changes by others, in the calling thread's namespace, which must be that of
+    /// this kernel.
+    ///
+    /// # Errors
+    /// When the sockets cannot be opened.
+    pub fn monitor(&self) -> Result<Monitor, KernelError> {
+        let own_port = lock(&self.table).socket().port()?;
+        Monitor::open(own_port)
     }
 
     /// Gives a link an additional name.

@@ -7,11 +7,11 @@ use crate::wire::{
 };
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    recvfrom, sendto, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The kernel answers in microseconds; only a host whose network lock is held for seconds (large
 /// namespaces being torn down) comes near this.
@@ -81,6 +81,13 @@ impl NetlinkSocket {
         socket.set_timeout(TimeVal::new(ANSWER_SECONDS, 0))?;
         bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(io)?;
         Ok(socket)
+    }
+
+    /// The port that the kernel knows this socket by.
+    pub(crate) fn port(&self) -> Result<u32, KernelError> {
+        getsockname::<NetlinkAddr>(self.fd.as_raw_fd())
+            .map(|address| address.pid())
+            .map_err(|errno| KernelError::io("reading a socket's port", errno))
     }
 
     pub(crate) fn set_timeout(&self, timeout: TimeVal) -> Result<(), KernelError> {
@@ -279,6 +286,12 @@ impl NetlinkSocket {
                 }
             }
         }
+    }
+}
+
+impl AsFd for NetlinkSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

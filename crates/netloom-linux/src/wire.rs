@@ -189,6 +189,8 @@ pub(crate) struct Received<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// The port that caused the message: of a notification, that of whoever made the change.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
@@ -252,6 +254,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> Result<Vec<Received<'_>>, Malformed>
             kind: array(bytes, 4).map(u16::from_ne_bytes).ok_or(cut)?,
             flags: array(bytes, 6).map(u16::from_ne_bytes).ok_or(cut)?,
             sequence: array(bytes, 8).map(u32::from_ne_bytes).ok_or(cut)?,
+            port: array(bytes, 12).map(u32::from_ne_bytes).ok_or(cut)?,
             payload,
         });
         bytes = bytes.get(aligned(len)..).unwrap_or_default();
@@ -389,6 +392,7 @@ mod tests {
             kind: MESSAGE_ERROR,
             flags: CAPPED | ACK_ATTRIBUTES,
             sequence: 1,
+            port: 0,
             payload: &payload,
         };
         let acknowledgement = received.acknowledgement().unwrap();

@@ -4,8 +4,8 @@ mod common;
 
 use common::{addr, alias, attach, in_own_namespace, ip, make_net, name, output};
 use netloom_linux::{
-    AdminState, Applied, BridgeSpec, Kernel, KernelError, KernelStep, LinuxKernel, NextHop, Place,
-    PortFlags, RouteSpec, Switch, SysctlKey, VethEnd, VethSpec,
+    AdminState, Applied, BridgeSpec, Change, Kernel, KernelError, KernelStep, LinuxKernel, NextHop,
+    Place, PortFlags, RouteSpec, Switch, SysctlKey, VethEnd, VethSpec,
 };
 use netloom_types::MacAddr;
 
@@ -306,5 +306,34 @@ fn neighbours_are_listed_and_told() {
                 .and_then(|n| n.mac)
         });
         assert_eq!(heard, Some(moved));
+    });
+}
+
+#[test]
+fn a_link_of_ours_that_someone_removes_is_noticed() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        let mut monitor = kernel.monitor().unwrap();
+        kernel
+            .apply(&KernelStep::CreateBridge(bridge("b0")))
+            .unwrap();
+        output("ip", &["link", "add", "b1", "type", "bridge"]);
+        let read = |_| monitor.wait(std::time::Duration::ZERO).unwrap();
+        // Making a bridge passes through "down", which is told; draining it here.
+        let _ = (0..100).filter_map(read).count();
+        output("ip", &["link", "del", "b1"]);
+        let read = |_| monitor.wait(std::time::Duration::ZERO).unwrap();
+        assert_eq!(
+            (0..100).filter_map(read).count(),
+            0,
+            "links of others are not our concern"
+        );
+        output("ip", &["link", "del", "b0"]);
+        let read = |_| monitor.wait(std::time::Duration::ZERO).unwrap();
+        assert!(
+            (0..100)
+                .filter_map(read)
+                .any(|change| change == Change::Links)
+        );
     });
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{in_own_namespace, name, output};
 use netloom_linux::{
-    Applied, Direction, Element, HostAddress, Kernel, KernelError, KernelStep, LinuxKernel,
+    Applied, Change, Direction, Element, HostAddress, Kernel, KernelError, KernelStep, LinuxKernel,
     PortMap, TableState,
 };
 use netloom_types::{Family, MacAddr, Protocol};
@@ -103,6 +103,7 @@ fn what_was_added_is_read_back_and_printed_by_nft() {
             println!("{printed}");
         }
         for line in [
+            "elements = { \"docker0\" }",
             "elements = { 10.1.0.0/16 }",
             "elements = { \"nlv0\" . 02:00:00:00:00:01 }",
             "elements = { tcp . 80 : 10.1.0.2 . 8080 }",
@@ -393,5 +394,30 @@ fn accepts_stand_in_docker_user_behind_the_operators_rules_and_before_return() {
         assert_eq!(kernel.apply(&delete).unwrap(), Applied::AlreadySo);
         let printed = output("iptables", &["-S", "DOCKER-USER"]);
         assert_eq!(printed.lines().count(), 3, "{printed}");
+    });
+}
+
+#[test]
+fn changes_by_others_are_noticed_and_our_own_are_not() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        let mut monitor = kernel.monitor().unwrap();
+        // Notifications are queued when the change returns, so a poll without waiting sees them;
+        // a notification takes one call, and 300 calls read more than any change here makes.
+        let mut noticed = || {
+            let read = |_| monitor.wait(std::time::Duration::ZERO).unwrap();
+            (0..300).filter_map(read).collect::<Vec<_>>()
+        };
+        kernel.apply(&KernelStep::EnsureTable).unwrap();
+        kernel
+            .apply(&KernelStep::AddElement(port(80, "10.1.0.2:80")))
+            .unwrap();
+        assert!(noticed().is_empty());
+        output("nft", &["add", "table", "ip", "other"]);
+        assert!(noticed().is_empty(), "tables of others are not our concern");
+        output("nft", &["flush", "ruleset"]);
+        assert!(noticed().contains(&Change::Ruleset));
+        output("iptables", &["-N", "DOCKER-USER"]);
+        assert!(noticed().contains(&Change::Ruleset));
     });
 }

@@ -16,8 +16,8 @@
 //!        ▼ to the host        ▼ through the host
 //!       input (-5)           forward (-5)
 //!        established: accept  established: accept
-//!        from @bridges:       within one bridge (@same): accept,
-//!                             but for untranslated ones of @separate: drop
+//!                             within one of @separate, untranslated: drop
+//!        from @bridges:       within one bridge (@same): accept
 //!        from_container       from @bridges: from_bridge ── to another of @bridges: drop
 //!         RA, redirect: drop                                from @internal: drop
 //!         other network's                                   to @foreign: drop
@@ -54,6 +54,7 @@ pub(crate) mod batch;
 pub(crate) mod elements;
 pub(crate) mod expr;
 pub(crate) mod forward;
+mod guard;
 pub(crate) mod inspect;
 pub(crate) mod layout;
 pub(crate) mod rules;

@@ -14,15 +14,15 @@ pub(crate) struct RuleSpec {
 }
 
 /// Words that an interface name takes.
-const NAME_WORDS: u32 = 4;
+pub(super) const NAME_WORDS: u32 = 4;
 /// `NFPROTO_IPV4`.
-const V4: u8 = 2;
+pub(super) const V4: u8 = 2;
 /// `NFPROTO_IPV6`.
-const V6: u8 = 10;
+pub(super) const V6: u8 = 10;
 /// IANA protocol numbers.
 const ICMP: u8 = 1;
 const UDP: u8 = 17;
-const ICMP6: u8 = 58;
+pub(super) const ICMP6: u8 = 58;
 /// `RTN_LOCAL`.
 const LOCAL: u32 = 2;
 /// `NF_CT_STATE_INVALID_BIT`.
@@ -33,9 +33,9 @@ const ESTABLISHED_RELATED: u32 = 2 | 4;
 const TRANSLATED: u32 = 32;
 
 /// A rule's condition: expressions in a row.
-type Match = Vec<Expr>;
+pub(super) type Match = Vec<Expr>;
 
-fn name_at(key: Meta, word: u32) -> Expr {
+pub(super) fn name_at(key: Meta, word: u32) -> Expr {
     Expr::Meta { key, word }
 }
 
@@ -50,7 +50,7 @@ fn in_set(key: Meta, set: &'static str) -> Match {
     ]
 }
 
-fn from(set: &'static str) -> Match {
+pub(super) fn from(set: &'static str) -> Match {
     in_set(Meta::InputName, set)
 }
 
@@ -71,7 +71,7 @@ fn same_bridge() -> Match {
     ]
 }
 
-fn compare(how: Compare, value: &[u8]) -> Expr {
+pub(super) fn compare(how: Compare, value: &[u8]) -> Expr {
     Expr::Compare {
         how,
         word: 0,
@@ -86,7 +86,7 @@ fn family(number: u8) -> Match {
     ]
 }
 
-fn transport(protocol: u8) -> Match {
+pub(super) fn transport(protocol: u8) -> Match {
     vec![
         name_at(Meta::TransportProtocol, 0),
         compare(Compare::Equal, &[protocol]),
@@ -94,7 +94,7 @@ fn transport(protocol: u8) -> Match {
 }
 
 /// An ICMP or ICMPv6 message of a type.
-fn icmp(protocol: u8, kind: u8) -> Match {
+pub(super) fn icmp(protocol: u8, kind: u8) -> Match {
     let mut exprs = transport(protocol);
     exprs.push(payload(Base::Transport, 0, 1, 0));
     exprs.push(compare(Compare::Equal, &[kind]));
@@ -102,14 +102,14 @@ fn icmp(protocol: u8, kind: u8) -> Match {
 }
 
 /// A UDP datagram from a port.
-fn udp_from(port: u16) -> Match {
+pub(super) fn udp_from(port: u16) -> Match {
     let mut exprs = transport(UDP);
     exprs.push(payload(Base::Transport, 0, 2, 0));
     exprs.push(compare(Compare::Equal, &port.to_be_bytes()));
     exprs
 }
 
-fn payload(base: Base, offset: u32, len: u32, word: u32) -> Expr {
+pub(super) fn payload(base: Base, offset: u32, len: u32, word: u32) -> Expr {
     Expr::Payload {
         base,
         offset,
@@ -119,7 +119,7 @@ fn payload(base: Base, offset: u32, len: u32, word: u32) -> Expr {
 }
 
 /// The address of an IP header: offset and bytes.
-fn source(version: u8, word: u32) -> Expr {
+pub(super) fn source(version: u8, word: u32) -> Expr {
     match version {
         V4 => payload(Base::Network, 12, 4, word),
         _ => payload(Base::Network, 8, 16, word),
@@ -179,14 +179,14 @@ fn lookup(set: &'static str, how: Compare) -> Match {
 }
 
 /// Rules of one chain under construction.
-struct Chain {
+pub(super) struct Chain {
     layer: Layer,
     name: &'static str,
-    rules: Vec<RuleSpec>,
+    pub(super) rules: Vec<RuleSpec>,
 }
 
 impl Chain {
-    fn new(layer: Layer, name: &'static str) -> Self {
+    pub(super) fn new(layer: Layer, name: &'static str) -> Self {
         Self {
             layer,
             name,
@@ -195,7 +195,7 @@ impl Chain {
     }
 
     /// Adds a rule: every match must hold, then `end` happens.
-    fn rule<const N: usize>(
+    pub(super) fn rule<const N: usize>(
         mut self,
         comment: &'static str,
         matches: [Match; N],
@@ -216,10 +216,10 @@ impl Chain {
     }
 }
 
-const ACCEPT: Expr = Expr::Verdict(Verdict::Accept);
-const DROP: Expr = Expr::Verdict(Verdict::Drop);
+pub(super) const ACCEPT: Expr = Expr::Verdict(Verdict::Accept);
+pub(super) const DROP: Expr = Expr::Verdict(Verdict::Drop);
 
-fn jump(chain: &'static str) -> Expr {
+pub(super) fn jump(chain: &'static str) -> Expr {
     Expr::Verdict(Verdict::Jump(chain))
 }
 
@@ -235,12 +235,9 @@ pub(crate) fn all() -> Vec<RuleSpec> {
         to_bridge(),
         output(),
         postrouting(),
-        guard(),
-        guard_arp(),
-        guard4(),
-        guard6(),
     ]
     .into_iter()
+    .chain(super::guard::chains())
     .flat_map(|chain| chain.rules)
     .collect()
 }
@@ -606,132 +603,6 @@ fn postrouting() -> Chain {
             [source_in(V6, "masq6")],
             Expr::Masquerade,
         )
-}
-
-/// The port's name and what was loaded behind it, in a set or not.
-fn port_with(load: Expr, set: &'static str, how: Compare) -> Match {
-    vec![
-        name_at(Meta::InputName, 0),
-        load,
-        Expr::Lookup { set, word: 0, how },
-    ]
-}
-
-fn ether_type(number: u16) -> Match {
-    vec![
-        name_at(Meta::Protocol, 0),
-        compare(Compare::Equal, &number.to_be_bytes()),
-    ]
-}
-
-fn guard() -> Chain {
-    let mut chain = Chain::new(Layer::Bridge, "prerouting").rule(
-        "guarded ports",
-        [from("guarded")],
-        jump("guard"),
-    );
-    let guard = Chain::new(Layer::Bridge, "guard")
-        .rule(
-            "source MAC of someone else",
-            [port_with(
-                payload(Base::Ethernet, 6, 6, NAME_WORDS),
-                "port_mac",
-                Compare::Differs,
-            )],
-            DROP,
-        )
-        .rule("ARP", [ether_type(0x0806)], jump("guard_arp"))
-        .rule("IPv4", [ether_type(0x0800)], jump("guard4"))
-        .rule("IPv6", [ether_type(0x86dd)], jump("guard6"));
-    chain.rules.extend(guard.rules);
-    chain
-}
-
-/// RFC 826: sender's hardware address at 8, sender's protocol address at 14.
-fn guard_arp() -> Chain {
-    let probe = vec![
-        payload(Base::Network, 14, 4, 0),
-        compare(Compare::Equal, &[0; 4]),
-    ];
-    Chain::new(Layer::Bridge, "guard_arp")
-        .rule(
-            "ARP for another MAC",
-            [port_with(
-                payload(Base::Network, 8, 6, NAME_WORDS),
-                "port_mac",
-                Compare::Differs,
-            )],
-            DROP,
-        )
-        .rule("ARP probe", [probe], ACCEPT)
-        .rule(
-            "own ARP",
-            [port_with(
-                payload(Base::Network, 14, 4, NAME_WORDS),
-                "port4",
-                Compare::Equal,
-            )],
-            ACCEPT,
-        )
-        .rule("ARP for another address", [], DROP)
-}
-
-fn guard4() -> Chain {
-    Chain::new(Layer::Bridge, "guard4")
-        .rule("DHCP replies", [udp_from(67)], DROP)
-        .rule(
-            "own IPv4",
-            [port_with(source(V4, NAME_WORDS), "port4", Compare::Equal)],
-            ACCEPT,
-        )
-        .rule("IPv4 source of someone else", [], DROP)
-}
-
-/// fe80::/10 at `offset`, in the first of four words.
-fn link_local(base: Base, offset: u32, how: Compare) -> Match {
-    vec![
-        payload(base, offset, 4, 0),
-        Expr::Mask {
-            word: 0,
-            mask: [0xff, 0xc0, 0, 0],
-        },
-        compare(how, &[0xfe, 0x80, 0, 0]),
-    ]
-}
-
-fn guard6() -> Chain {
-    let unspecified = vec![source(V6, 0), compare(Compare::Equal, &[0; 16])];
-    Chain::new(Layer::Bridge, "guard6")
-        .rule("router advertisements", [icmp(ICMP6, 134)], DROP)
-        .rule("IPv6 redirects", [icmp(ICMP6, 137)], DROP)
-        .rule("DHCPv6 replies", [udp_from(547)], DROP)
-        // RFC 4861 section 4.4: the target address lies at 8 of the ICMPv6 message.
-        .rule(
-            "advertisement of another address",
-            [
-                icmp(ICMP6, 136),
-                link_local(Base::Transport, 8, Compare::Differs),
-                port_with(
-                    payload(Base::Transport, 8, 16, NAME_WORDS),
-                    "port6",
-                    Compare::Differs,
-                ),
-            ],
-            DROP,
-        )
-        .rule(
-            "own IPv6",
-            [port_with(source(V6, NAME_WORDS), "port6", Compare::Equal)],
-            ACCEPT,
-        )
-        .rule(
-            "link-local",
-            [link_local(Base::Network, 8, Compare::Equal)],
-            ACCEPT,
-        )
-        // Duplicate address detection and multicast listener reports come from no address.
-        .rule("unspecified", [unspecified, transport(ICMP6)], ACCEPT)
-        .rule("IPv6 source of someone else", [], DROP)
 }
 
 #[cfg(test)]

@@ -324,6 +324,18 @@ fn element_message(entry: &Pending) -> Message {
         })
 }
 
+/// User data of a set for nft: its keys are in the host's byte order
+/// (`NFTNL_UDATA_SET_KEYBYTEORDER`, four bytes, `BYTEORDER_HOST_ENDIAN`), without which nft prints
+/// interface names as empty.
+const HOST_ORDER: [u8; 6] = {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+};
+
+fn names_only(set: &SetSpec) -> Option<()> {
+    (set.key == [super::layout::Field::Name]).then_some(())
+}
+
 fn new_set(set: &SetSpec, id: u32) -> Message {
     let len = |fields| u32::try_from(byte_len(fields)).unwrap_or(0);
     let message = message(Kind::NewSet, MAKE, set.layer)
@@ -332,7 +344,8 @@ fn new_set(set: &SetSpec, id: u32) -> Message {
         .be32(3, set.flags())
         .be32(4, type_number(set.key))
         .be32(5, len(set.key))
-        .be32(10, id);
+        .be32(10, id)
+        .when(names_only(set), |m, ()| m.bytes(13, &HOST_ORDER));
     if set.value.is_empty() {
         return message;
     }
