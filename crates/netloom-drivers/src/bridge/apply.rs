@@ -156,7 +156,7 @@ fn optional(step: &KernelStep) -> bool {
     matches!(
         step,
         KernelStep::SetSysctl {
-            key: SysctlKey::DisableIpv6(_) | SysctlKey::AcceptRa(_),
+            key: SysctlKey::DisableIpv6(_) | SysctlKey::AcceptRa(_) | SysctlKey::AcceptDad(_),
             ..
         }
     )

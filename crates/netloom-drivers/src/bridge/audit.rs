@@ -2,11 +2,11 @@
 
 use super::apply::{Owner, owner};
 use super::names;
-use super::plan::{EndpointPlan, NetworkPlan, Routes};
+use super::plan::{EndpointPlan, NetworkPlan};
 use netloom_core::{Desired, Finding, FindingKind, Repair};
 use netloom_linux::{
-    AdminState, Direction, Element, ForwardAccept, KernelStep, Link, LinkAddress, LinkIndex, Place,
-    Route, SysctlKey, TableSnapshot, TableState,
+    AcceptNeed, AdminState, Direction, Element, ForwardAccept, KernelStep, Link, LinkAddress,
+    LinkIndex, Route, SysctlKey, TableSnapshot, TableState,
 };
 use netloom_types::{EndpointId, Family, LinkName, NetworkId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,20 +90,11 @@ pub(super) struct Snapshot {
     pub(super) routes: Vec<Route>,
     pub(super) table: TableSnapshot,
     pub(super) accepts: BTreeSet<ForwardAccept>,
-    pub(super) accepting: Accepting,
+    pub(super) accept_need: AcceptNeed,
     /// Settings that somebody here wants; none where the kernel does not have it.
     pub(super) sysctls: BTreeMap<SysctlKey, Option<i32>>,
     /// The sandboxes that are there.
     pub(super) sandboxes: BTreeSet<EndpointId>,
-}
-
-/// What Docker's own FORWARD chain asks of us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Accepting {
-    /// These families have a chain DOCKER-USER that our accept pair belongs into.
-    Needed(Vec<Family>),
-    /// Rules of legacy iptables are in force.
-    Legacy,
 }
 
 impl Snapshot {
@@ -471,9 +462,9 @@ fn accepts(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
         mends.push(Mend::new(FindingKind::StrayRule, bridge.as_str(), text).by(vec![step]));
     }
     for bridge in bridges {
-        match &have.accepting {
-            Accepting::Needed(families) => missing_accept(bridge, families, have, mends),
-            Accepting::Legacy => mends.push(
+        match &have.accept_need {
+            AcceptNeed::Chains(families) => missing_accept(bridge, families, have, mends),
+            AcceptNeed::LegacyIptables => mends.push(
                 Mend::new(
                     FindingKind::LegacyIptables,
                     bridge.as_str(),

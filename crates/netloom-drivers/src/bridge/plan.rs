@@ -47,7 +47,7 @@ impl NetworkPlan {
         let bridge = BridgeSpec {
             name: name.clone(),
             mac: Some(names::bridge_mac(&network.id, gateway)),
-            mtu: Some(options.mtu),
+            mtu: Some(first_mtu(options.mtu)),
             alias: names::network_tag(&network.id),
         };
         Ok(Self {
@@ -70,7 +70,13 @@ impl NetworkPlan {
 
     /// The steps that make the bridge of this network from nothing.
     pub(super) fn own_bridge_steps(&self) -> Vec<KernelStep> {
-        let mut steps = vec![KernelStep::CreateBridge(self.bridge.clone())];
+        let mut steps = vec![
+            KernelStep::CreateBridge(self.bridge.clone()),
+            KernelStep::SetMtu {
+                link: self.name().clone(),
+                mtu: self.options.mtu,
+            },
+        ];
         steps.extend(
             self.settings
                 .iter()
@@ -125,6 +131,18 @@ impl NetworkPlan {
     }
 }
 
+/// The MTU that a bridge is made with, before it gets its own.
+///
+/// A bridge whose MTU was never changed follows its smallest port (`br_mtu_auto_adjust` of the
+/// kernel), and being set to what it has already is no change.
+fn first_mtu(wanted: u32) -> u32 {
+    if wanted == MTU_DEFAULT {
+        MTU_DEFAULT - 1
+    } else {
+        wanted
+    }
+}
+
 /// The name of a network's bridge.
 pub(super) fn bridge_name(network: &NetworkSpec, options: &BridgeOptions) -> LinkName {
     options
@@ -150,6 +168,9 @@ fn bridge_settings(network: &NetworkSpec, bridge: &LinkName) -> Vec<(SysctlKey, 
     let disable = i32::from(network.subnets_of(Family::V6).next().is_none());
     vec![
         (SysctlKey::DisableIpv6(bridge.clone()), disable),
+        // Until its link-local address has passed duplicate detection, a bridge asks nobody for a
+        // neighbour: for seconds, nothing from outside would reach a new network.
+        (SysctlKey::AcceptDad(bridge.clone()), 0),
         // A container must not become the host's router (CVE-2020-13401).
         (SysctlKey::AcceptRa(bridge.clone()), 0),
     ]
@@ -185,6 +206,9 @@ fn network_elements(
                 address: address.ip(),
             }),
     );
+    if options.icc == Switch::Off {
+        elements.push(Element::Separate(bridge.clone()));
+    }
     if network.reach == Reach::Internal {
         elements.push(Element::Internal(bridge.clone()));
         return elements;

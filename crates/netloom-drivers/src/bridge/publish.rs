@@ -11,8 +11,8 @@ use netloom_core::{
     Desired, DesiredEndpoint, DriverError, Finding, FindingKind, NetworkSpec, PublishedPort,
     Publisher, Reach, Repair, crash_point,
 };
-use netloom_linux::{Kernel, KernelStep};
-use netloom_types::{EndpointId, Family, HostPorts, PortBinding};
+use netloom_linux::{ConntrackFilter, Kernel, KernelStep};
+use netloom_types::{EndpointId, Family, HostPorts, PortBinding, Protocol};
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -184,11 +184,33 @@ pub(super) fn flows(ports: &[PublishedPort]) -> BTreeSet<IpAddr> {
     ports.iter().map(|port| port.container_ip).collect()
 }
 
+/// The steps that forget flows to host ports that began before these were published: a client of
+/// UDP that asked too early would talk to nobody for as long as it asks.
+fn early_flows(ports: &[PublishedPort]) -> Vec<KernelStep> {
+    ports
+        .iter()
+        // A connection of TCP or SCTP that was refused leaves no flow.
+        .filter(|port| port.protocol == Protocol::Udp)
+        .map(|port| KernelStep::FlushConntrack {
+            family: Family::of(port.host_ip),
+            filter: ConntrackFilter {
+                protocol: Some(port.protocol),
+                original_port: Some(port.host_port),
+                ..ConntrackFilter::default()
+            },
+        })
+        .collect()
+}
+
 /// Forgets flows. One that stays is a nuisance until it times out, no reason to keep a container.
 pub(super) fn forget(kernel: &dyn Kernel, addresses: BTreeSet<IpAddr>) {
-    for step in forget_flows(addresses) {
-        if let Err(error) = kernel.apply(&step) {
-            tracing::warn!(%error, "flows of a removed port stay until they time out");
+    flush(kernel, &forget_flows(addresses));
+}
+
+fn flush(kernel: &dyn Kernel, steps: &[KernelStep]) {
+    for step in steps {
+        if let Err(error) = kernel.apply(step) {
+            tracing::warn!(%error, "flows of a port stay until they time out");
         }
     }
 }
@@ -439,6 +461,7 @@ impl Publisher for BridgeDriver {
         }
         let elements = port_elements(&plan, &ports);
         let steps: Vec<KernelStep> = elements.into_iter().map(KernelStep::AddElement).collect();
+        let early = early_flows(&ports);
         let what = format!("the ports of endpoint {owner} could not be published");
         let done = self
             .on_kernel(move |kernel| {
@@ -447,7 +470,9 @@ impl Publisher for BridgeDriver {
                     .collect();
                 kernel
                     .apply_all(&steps)
-                    .map_err(|error| apply::apply_error(what, error))
+                    .map_err(|error| apply::apply_error(what, error))?;
+                flush(kernel, &early);
+                Ok(())
             })
             .await;
         if let Err(error) = done {

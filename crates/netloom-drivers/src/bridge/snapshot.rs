@@ -1,11 +1,11 @@
 //! Reads the kernel for a comparison, and mends what the comparison found.
 
 use super::apply::{read_error, sandbox_lives};
-use super::audit::{Accepting, Snapshot, Wanted};
+use super::audit::{Snapshot, Wanted};
 use super::names;
 use netloom_core::{DriverError, crash_point};
 use netloom_linux::{ApplyError, Element, Kernel, KernelError, KernelStep, SysctlKey};
-use netloom_types::{Family, LinkName};
+use netloom_types::LinkName;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads everything that `wanted` is compared with.
@@ -33,7 +33,7 @@ fn read(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Snapshot, KernelError> {
         routes: kernel.routes()?,
         table: kernel.netloom_table()?,
         accepts: kernel.forward_accepts()?.into_iter().collect(),
-        accepting: accepting(kernel)?,
+        accept_need: kernel.accept_need()?,
         sysctls,
         sandboxes: wanted
             .endpoints
@@ -42,10 +42,6 @@ fn read(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Snapshot, KernelError> {
             .map(|(id, _)| id.clone())
             .collect(),
     })
-}
-
-fn accepting(_kernel: &dyn Kernel) -> Result<Accepting, KernelError> {
-    Ok(Accepting::Needed(Vec::<Family>::new()))
 }
 
 /// Applies a cure. Settings that the kernel does not have are not missed.
