@@ -18,16 +18,20 @@
 //! [`Ipam`]: netloom_core::Ipam
 #![forbid(unsafe_code)]
 
+mod client;
 mod failure;
+mod http;
 mod ipam_calls;
 mod method;
 mod network_calls;
 mod observe;
 mod parse;
+pub mod recording;
 mod server;
 mod state;
 mod wire;
 
+pub use client::{ClientSettings, DockerClient};
 pub use observe::{CallObserver, CallOutcome, NoObserver};
 pub use server::router;
 pub use state::{PluginSettings, PluginState};

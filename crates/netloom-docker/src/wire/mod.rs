@@ -36,6 +36,19 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Folded<T> {
     }
 }
 
+/// An object and nothing else: derived decoders would take an array as well, field by field.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = Map::<String, Value>::deserialize(deserializer)?;
+        T::deserialize(Value::Object(object))
+            .map(Self)
+            .map_err(D::Error::custom)
+    }
+}
+
 /// `null` is the type's own nothing, as in Go.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
