@@ -4,7 +4,8 @@
 //!
 //! The same work for each engine, in rounds that take turns, so that a disk that is busy for a
 //! while is busy for all: a durable transaction reads one row, checks it, writes it (300 bytes)
-//! and writes the mark. Printed is the median of the rounds and its ratio to the raw disk.
+//! and writes the mark. Printed is the median of the rounds and its ratio to the raw disk. The last
+//! line is the whole `EmbeddedStore` on its chosen engine, committer thread included.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -13,10 +14,13 @@
     reason = "a measuring program: it reads the clock, prints, and may stop at any error"
 )]
 
+use netloom_core::store::{Key, Operation, Store, Transaction};
+use netloom_store::EmbeddedStore;
 use redb::{ReadableDatabase, ReadableTable};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const KEYS: usize = 2_000;
@@ -25,6 +29,7 @@ const ROUNDS: usize = 9;
 const COMMITS: usize = 100;
 const READS: usize = 20_000;
 const GROUP: usize = 32;
+const CALLERS: usize = 64;
 
 const ROWS: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("rows");
 
@@ -170,6 +175,32 @@ impl Measured {
     }
 }
 
+/// The store as its users see it: updates of own keys, by some callers at once.
+fn embedded(store: &Arc<EmbeddedStore>, callers: usize, commits: usize) -> f64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    let caller = |store: Arc<EmbeddedStore>, n: usize| async move {
+        let key = Key::new(format!("callers/{n}")).unwrap();
+        for _ in 0..commits {
+            let key = key.clone();
+            let operation = match store.get(&key).await.unwrap() {
+                None => Operation::Create(key, VALUE.to_vec()),
+                Some(row) => Operation::Update(key, VALUE.to_vec(), row.version),
+            };
+            store.commit(Transaction::new([operation])).await.unwrap();
+        }
+    };
+    let spent = time(|| {
+        let spawn = |n| runtime.spawn(caller(Arc::clone(store), n));
+        let tasks: Vec<_> = (0..callers).map(spawn).collect();
+        runtime.block_on(async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    });
+    spent.as_secs_f64() * 1e6 / (callers * commits) as f64
+}
+
 fn main() {
     let root = std::env::args().nth(1).unwrap_or_else(|| ".".into());
     let dir = tempfile::tempdir_in(root).unwrap();
@@ -184,6 +215,8 @@ fn main() {
     file.sync_all().unwrap();
     let mut raw = Vec::new();
     let (mut by_redb, mut by_fjall) = (Measured::default(), Measured::default());
+    let store = Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
+    let (mut alone, mut together) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let one = |n: usize| {
             file.write_all_at(&[1; 512], (n as u64 % 2048) * 512)
@@ -193,11 +226,21 @@ fn main() {
         raw.push(time(|| (0..COMMITS).for_each(one)).as_secs_f64() * 1e6 / COMMITS as f64);
         by_redb.round(&redb, round);
         by_fjall.round(&fjall, round);
+        alone.push(embedded(&store, 1, COMMITS));
+        together.push(embedded(&store, CALLERS, COMMITS));
     }
     let raw = median(raw);
     println!("raw    512 bytes, fdatasync {raw:7.1} us");
     by_redb.print("redb", raw);
     by_fjall.print("fjall", raw);
+
+    let (alone, together) = (median(alone), median(together));
+    println!(
+        "EmbeddedStore: one caller {alone:.1} us ({:.2}x raw), {CALLERS} callers {together:.2} us \
+         a transaction ({:.2}x raw)",
+        alone / raw,
+        together / raw
+    );
 
     // A copy of the files of an open database is what a killed process leaves.
     let (redb_copy, fjall_copy) = (dir.path().join("redb2"), dir.path().join("fjall2"));

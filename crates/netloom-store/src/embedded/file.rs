@@ -5,7 +5,7 @@ use netloom_core::store::{Key, StoreIdentity, Version, Versioned};
 use netloom_core::{Ids, SystemClock};
 use redb::{Database, ReadTransaction, ReadableTable, TableDefinition};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -152,24 +152,29 @@ pub(crate) fn open(path: &Path) -> Result<(Database, Meta), OpenError> {
     Ok((database, meta))
 }
 
-/// Whether a process died between making the file and finishing its header: the magic bytes, which
-/// come last, are missing, and nothing was ever written behind the header. A database whose header
-/// was destroyed holds other bytes, and is left alone.
+/// Whether the file was never finished.
 fn is_unfinished(file: &File) -> std::io::Result<bool> {
     let length = file.metadata()?.len();
-    if length == 0 || length > UNFINISHED_BYTES_MAX {
+    if length > UNFINISHED_BYTES_MAX {
         return Ok(false);
     }
     let mut content = Vec::new();
     let mut reader = file;
-    std::io::Seek::rewind(&mut reader)?;
+    reader.rewind()?;
     reader
         .take(UNFINISHED_BYTES_MAX)
         .read_to_end(&mut content)?;
+    Ok(is_unfinished_content(&content))
+}
+
+/// Whether a process died between making the file and finishing its header: the magic bytes, which
+/// come last, are missing, and nothing was ever written behind the header. A database whose header
+/// was destroyed holds other bytes, and is left alone.
+pub(crate) fn is_unfinished_content(content: &[u8]) -> bool {
     let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    let magic = content.get(..MAGIC_BYTES).unwrap_or(&content);
+    let magic = content.get(..MAGIC_BYTES).unwrap_or(content);
     let behind = content.get(HEADER_BYTES..).unwrap_or_default();
-    Ok(zero(magic) && zero(behind))
+    zero(magic) && zero(behind)
 }
 
 fn open_error(path: &Path, error: redb::Error) -> OpenError {
