@@ -1,5 +1,7 @@
 //! Our tables against the running kernel: built, printed by nft, damaged, mended, removed.
 
+#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+
 mod common;
 
 use common::{in_own_namespace, name, output};

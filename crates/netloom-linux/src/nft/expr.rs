@@ -17,6 +17,7 @@ const VERDICT_REGISTER: u32 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meta {
     Protocol = 1,
+    Mark = 3,
     InputName = 6,
     OutputName = 7,
     NetworkFamily = 15,
@@ -119,6 +120,15 @@ pub(crate) enum Expr {
         port: Option<u32>,
     },
     Masquerade,
+    /// Loads four bytes.
+    Load {
+        word: u32,
+        value: u32,
+    },
+    /// Marks the packet with what the word holds.
+    SetMark {
+        word: u32,
+    },
     Counter,
     Verdict(Verdict),
 }
@@ -127,7 +137,7 @@ impl Expr {
     /// The name by which the kernel finds the expression's code.
     fn name(&self) -> &'static str {
         match self {
-            Self::Meta { .. } => "meta",
+            Self::Meta { .. } | Self::SetMark { .. } => "meta",
             Self::Payload { .. } => "payload",
             Self::Conntrack { .. } => "ct",
             Self::DestinationType { .. } => "fib",
@@ -137,7 +147,7 @@ impl Expr {
             Self::Nat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
-            Self::Verdict(_) => "immediate",
+            Self::Load { .. } | Self::Verdict(_) => "immediate",
         }
     }
 
@@ -194,6 +204,10 @@ impl Expr {
                 .be32(3, register(0))
                 .when(*port, |m, word| m.be32(5, register(word))),
             Self::Masquerade => m,
+            Self::Load { word, value } => m
+                .be32(1, register(*word))
+                .nested(2, |m| m.bytes(1, &value.to_ne_bytes())),
+            Self::SetMark { word } => m.be32(2, Meta::Mark as u32).be32(3, register(*word)),
             Self::Counter => m.be64(1, 0).be64(2, 0),
             Self::Verdict(verdict) => m.be32(1, VERDICT_REGISTER).nested(2, |m| {
                 m.nested(2, |m| {

@@ -32,6 +32,11 @@ const ESTABLISHED_RELATED: u32 = 2 | 4;
 /// `IPS_DST_NAT`.
 const TRANSLATED: u32 = 32;
 
+/// Marks the first packet of a connection that comes back to the bridge it came from, from the
+/// forward chain to the postrouting chain and no further. `nl` in ASCII, so that it meets no mark
+/// of others, who count from low bits.
+const HAIRPIN_MARK: u32 = 0x6e6c_0001;
+
 /// A rule's condition: expressions in a row.
 pub(super) type Match = Vec<Expr>;
 
@@ -484,6 +489,18 @@ fn forward() -> Chain {
             [from("separate"), same_bridge(), untranslated()],
             DROP,
         )
+        .rule(
+            "hairpin",
+            [
+                conntrack(Conntrack::Status, TRANSLATED),
+                same_bridge(),
+                vec![Expr::Load {
+                    word: 0,
+                    value: HAIRPIN_MARK,
+                }],
+            ],
+            Expr::SetMark { word: 0 },
+        )
         .rule("within one bridge", [same_bridge()], ACCEPT)
         .rule("from our bridges", [from("bridges")], jump("from_bridge"))
         .rule("to our bridges", [to("bridges")], jump("to_bridge"))
@@ -576,10 +593,17 @@ fn postrouting() -> Chain {
     };
     Chain::new(Layer::Inet, "postrouting")
         // A container that reaches a neighbour, or itself, through a published port: the answer
-        // must come back through the host.
+        // must come back through the host. The forward chain tells it by a mark, because here the
+        // input link is not known for packets that br_netfilter keeps on the bridge.
         .rule(
             "hairpin",
-            [conntrack(Conntrack::Status, TRANSLATED), same_bridge()],
+            [
+                conntrack(Conntrack::Status, TRANSLATED),
+                vec![
+                    name_at(Meta::Mark, 0),
+                    compare(Compare::Equal, &HAIRPIN_MARK.to_ne_bytes()),
+                ],
+            ],
             Expr::Masquerade,
         )
         .rule("to our bridges", [to("bridges")], ACCEPT)

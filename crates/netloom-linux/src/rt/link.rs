@@ -46,6 +46,14 @@ mod info {
     pub(super) const LEARNING: u16 = 8;
     /// `IFLA_BRPORT_UNICAST_FLOOD`.
     pub(super) const UNICAST_FLOOD: u16 = 9;
+    /// `IFLA_AF_SPEC`.
+    pub(super) const FAMILIES: u16 = 26;
+    /// `AF_INET6`.
+    pub(super) const INET6: u16 = 10;
+    /// `IFLA_INET6_ADDR_GEN_MODE`.
+    pub(super) const ADDRESS_MODE: u16 = 8;
+    /// `IN6_ADDR_GEN_MODE_NONE`.
+    pub(super) const ADDRESS_MODE_NONE: u8 = 1;
     /// `IFLA_BRPORT_ISOLATED`.
     pub(super) const ISOLATED: u16 = 33;
 }
@@ -87,7 +95,8 @@ pub(crate) fn create_bridge(
         .text(ifla::NAME, name.as_str())
         .text(ifla::ALIAS, spec.alias.as_str())
         .when(spec.mtu, |m, mtu| m.u32(ifla::MTU, mtu));
-    settle_or_delete(socket, name, settle, &what)?;
+    let settled = socket.request(settle, &what);
+    or_delete(socket, name, settled)?;
     Ok(made)
 }
 
@@ -124,8 +133,16 @@ pub(crate) fn create_veth(
         .when(master, |m, master| {
             port_flags(m.u32(ifla::MASTER, master), spec.flags)
         });
-    settle_or_delete(socket, &spec.host.name, settle, &what)
-        .map_err(|error| bridge_full(error, spec.master.as_ref()))?;
+    let settled = match master {
+        Some(_) => match socket.request(no_link_local(settle.clone()), &what) {
+            // A host without IPv6 does not know the attribute, and needs it not.
+            Err(KernelError::Unsupported { .. }) => socket.request(settle, &what),
+            other => other,
+        },
+        None => socket.request(settle, &what),
+    };
+    let settled = or_delete(socket, &spec.host.name, settled);
+    settled.map_err(|error| bridge_full(error, spec.master.as_ref()))?;
     Ok(Applied::Changed)
 }
 
@@ -154,14 +171,24 @@ fn veth_message(spec: &VethSpec, master: Option<u32>, namespace: Option<&Namespa
         })
 }
 
-/// Sends the second message of a creation; a link that could not be finished is removed.
-fn settle_or_delete(
+/// A bridge port needs no link-local address of its own; without one, it sends no multicast
+/// reports and no duplicate detection into the container's first second. The peer is still down,
+/// so the kernel has not made one yet.
+fn no_link_local(message: Message) -> Message {
+    message.nested(info::FAMILIES, |m| {
+        m.nested(info::INET6, |m| {
+            m.u8(info::ADDRESS_MODE, info::ADDRESS_MODE_NONE)
+        })
+    })
+}
+
+/// Removes a link that was made but could not be finished.
+fn or_delete(
     socket: &mut NetlinkSocket,
     name: &LinkName,
-    settle: Message,
-    what: &str,
+    result: Result<(), KernelError>,
 ) -> Result<(), KernelError> {
-    socket.request(settle, what).inspect_err(|_| {
+    result.inspect_err(|_| {
         // The cause is what the caller needs; a leftover is in our group, and audit finds it.
         let _ = delete(socket, name);
     })

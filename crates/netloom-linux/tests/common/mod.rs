@@ -2,10 +2,15 @@
 //! the namespace of the machine.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "a module of test programs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail loudly"
+)]
 
 use netloom_linux::{
     BridgeSpec, Element, InboundMode, InterfaceSpec, Kernel, KernelStep, LinkAlias, LinuxKernel,
-    NextHop, Place, PortFlags, RouteSpec, VethEnd, VethSpec,
+    NextHop, Place, PortFlags, RouteSpec, SysctlKey, VethEnd, VethSpec,
 };
 use netloom_types::{Family, InterfaceAddr, LinkName, MacAddr};
 use nix::sched::{CloneFlags, unshare};
@@ -132,6 +137,12 @@ pub fn make_net(kernel: &LinuxKernel, bridge: &str, gateway: &str) -> Net {
                 mtu: None,
                 alias: alias(&format!("netloom:{bridge}")),
             }),
+            // The bridge solicits neighbours from its link-local address, which must not wait for
+            // duplicate detection.
+            KernelStep::SetSysctl {
+                key: SysctlKey::AcceptDad(net.bridge.clone()),
+                value: 0,
+            },
             KernelStep::AddAddress {
                 link: net.bridge.clone(),
                 address: net.gateway,
