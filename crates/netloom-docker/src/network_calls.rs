@@ -8,7 +8,9 @@ use crate::wire::{
     AllocateRequest, ConnectivityRequest, CreateEndpointRequest, CreateNetworkRequest, EndpointRef,
     GatewayCheckRequest, InterfaceName, JoinRequest, JoinResponse, NetworkRef, Route, decode,
 };
-use netloom_core::{Attachment, EndpointSpec, GatewayService, InterfacePlacement, StaticRoute};
+use netloom_core::{
+    Attachment, EndpointSpec, GatewayService, InterfacePlacement, IpamError, StaticRoute,
+};
 use netloom_types::{EndpointId, NetworkId};
 use serde_json::{Map, Value, json};
 use tracing::{debug, warn};
@@ -61,7 +63,13 @@ pub(crate) async fn create_endpoint(state: &PluginState, body: &[u8]) -> Answer 
     let lacks_mac = request.interface.0.mac_address.is_empty();
     let spec = parse::endpoint_spec(request)?;
     let grant = state.controller.create_endpoint(spec.clone()).await?;
-    confirm(state, &spec).await;
+    if let Err(taken) = confirm(state, &spec).await {
+        state
+            .controller
+            .delete_endpoint(&spec.network, &spec.id)
+            .await?;
+        return Err(taken);
+    }
     // Docker refuses an endpoint whose answer repeats a field of its request.
     Ok(if lacks_mac {
         json!({ "Interface": { "MacAddress": grant.mac.to_string() } })
@@ -70,15 +78,21 @@ pub(crate) async fn create_endpoint(state: &PluginState, body: &[u8]) -> Answer 
     })
 }
 
-/// Docker has the addresses: it names them. Those of another IPAM driver are not ours to confirm,
-/// and a confirmation that fails is made up for by the audit, which sees the endpoint on record.
-async fn confirm(state: &PluginState, spec: &EndpointSpec) {
+/// Docker has the addresses: it names them. An address that another container got meanwhile must not
+/// be used. Those of another IPAM driver are not ours to confirm, and a confirmation that could not
+/// be written is made up for by the audit, which sees the endpoint on record.
+async fn confirm(state: &PluginState, spec: &EndpointSpec) -> Result<(), Failure> {
     for addr in spec.addresses.iter() {
-        if let Err(error) = state.ipam.confirm(addr.ip(), spec.mac).await {
-            let why = error.to_string();
-            warn!(%addr, why, "an address was not confirmed; the audit will do it");
+        match state.ipam.confirm(addr.ip(), spec.mac).await {
+            Ok(()) | Err(IpamError::NotFound(_)) => {}
+            Err(error @ (IpamError::InUse(_) | IpamError::Invalid(_))) => return Err(error.into()),
+            Err(error) => {
+                let why = error.to_string();
+                warn!(%addr, why, "an address was not confirmed; the audit will do it");
+            }
         }
     }
+    Ok(())
 }
 
 /// Docker only looks for port mappings here, which it cannot show for remote drivers.

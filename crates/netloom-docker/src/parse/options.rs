@@ -84,6 +84,13 @@ const NETWORK_RULES: &[(&str, Rule)] = &[
     ("com.docker.network.advertise_addr_ms", Rule::Dockers),
 ];
 
+/// Options of an endpoint that reach a driver. Docker applies the sysctls itself, to interfaces that
+/// it moves; the driver has to know, so that it leaves the moving to Docker.
+const ENDPOINT_RULES: &[(&str, &str)] = &[
+    ("com.docker.network.endpoint.ifname", "netloom.ifname"),
+    ("com.docker.network.endpoint.sysctls", "netloom.sysctls"),
+];
+
 /// Prefixes of Docker's words for bridges; an unknown one is a misspelling, or newer than this.
 const DRIVER_WORDS: [&str; 2] = ["com.docker.network.bridge.", "com.docker.network.driver."];
 
@@ -114,11 +121,11 @@ pub(super) fn network_options(generic: &Map<String, Value>) -> Result<Options, F
 pub(super) fn endpoint_options(all: &Map<String, Value>) -> Result<Options, Failure> {
     let mut options = Options::new();
     for (key, value) in all {
-        if key == "com.docker.network.endpoint.ifname" {
+        if let Some((_, name)) = ENDPOINT_RULES.iter().find(|(docker, _)| docker == key) {
             let text = text_of(key, value)?;
-            // Docker writes the key for every endpoint and leaves it empty.
+            // Docker may write the key for every endpoint and leave it empty.
             if !text.is_empty() {
-                put(&mut options, "netloom.ifname", text)?;
+                put(&mut options, name, text)?;
             }
         } else if key.starts_with(OURS) {
             put(&mut options, key, text_of(key, value)?)?;
@@ -131,14 +138,21 @@ pub(super) fn endpoint_options(all: &Map<String, Value>) -> Result<Options, Fail
     Ok(options)
 }
 
-/// The options of an address pool (`--ipam-opt k=v`).
+/// The options of an address pool (`--ipam-opt k=v`); `known` are all that there are.
 pub(super) fn ipam_options<'a>(
     all: impl IntoIterator<Item = (&'a String, &'a String)>,
+    known: &[&str],
 ) -> Result<Options, Failure> {
     let mut options = Options::new();
     for (key, value) in all {
-        if key.starts_with(OURS) {
+        if known.contains(&key.as_str()) {
             put(&mut options, key, value.clone())?;
+        } else if key.starts_with(OURS) {
+            return Err(Failure::refused(format!(
+                "there is no IPAM option {:?}; there are {}",
+                short(key),
+                known.join(", ")
+            )));
         } else if looks_like_ours(key) {
             return Err(misspelt(key));
         } else {
@@ -303,6 +317,7 @@ mod tests {
         let all = json!({
             "com.docker.network.endpoint.exposedports": [],
             "com.docker.network.endpoint.ifname": "lan0",
+            "com.docker.network.endpoint.sysctls": "",
             "netloom.weight": "7",
             "other": {"odd": 1},
         });

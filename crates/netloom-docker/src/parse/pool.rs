@@ -18,6 +18,9 @@ pub(crate) const GLOBAL_SPACE: &str = "NetloomGlobal";
 const SIZE_V4: &str = "netloom.size";
 const SIZE_V6: &str = "netloom.size_ipv6";
 
+/// All IPAM options; the last names the network that pools of several hosts belong to.
+const IPAM_OPTIONS: [&str; 3] = [SIZE_V4, SIZE_V6, "netloom.network"];
+
 /// Longer than any name that Docker lets a container have.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -47,7 +50,7 @@ pub(crate) fn pool_request(request: RequestPoolRequest) -> Result<PoolRequest, F
             )));
         }
     };
-    let mut options = ipam_options(&options)?;
+    let mut options = ipam_options(&options, &IPAM_OPTIONS)?;
     let size_v4 = size(&mut options, SIZE_V4, Family::V4)?;
     let size_v6 = size(&mut options, SIZE_V6, Family::V6)?;
     let (family, size) = if v6 {
@@ -209,6 +212,16 @@ mod tests {
             let odd = wanted("", "", Family::V4, json!({ "netloom.size": size }));
             assert!(odd.is_err(), "size {size:?} was accepted");
         }
+    }
+
+    #[test]
+    fn a_misspelt_option_is_not_the_default() {
+        for key in ["netloom.siez", "netloom_size", "Netloom.size"] {
+            let odd = wanted("", "", Family::V4, json!({ key: "24" }));
+            assert!(odd.is_err(), "{key} was accepted");
+        }
+        let other = wanted("", "", Family::V4, json!({ "org.example.x": "24" })).unwrap();
+        assert_eq!(other, WantedPool::Any(Family::V4));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
+/// An address that another container got meanwhile.
+const TAKEN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 66, 66));
+
 /// What was asked, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
@@ -331,6 +334,11 @@ impl Ipam for FakeIpam {
     async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
         let mac = mac.map_or("-".into(), |mac| mac.to_string());
         self.journal.note(format!("confirm {ip} mac {mac}"));
+        if ip == TAKEN {
+            return Err(IpamError::InUse(format!(
+                "{ip} was given to another container"
+            )));
+        }
         Ok(())
     }
 }
