@@ -1,2 +1,204 @@
-//! Placeholder.
-fn main() {}
+//! The one entrance for people and CI: setup, demo, test, lint, bench, record.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool at a terminal: it starts programs, measures by the wall clock and prints"
+)]
+
+use std::net::{Ipv6Addr, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use netloom_lab::{FloorPlugin, Version};
+
+mod bench;
+mod demo;
+mod e2e;
+mod interrupt;
+mod lint;
+mod record;
+mod repo;
+mod setup;
+mod suite;
+mod term;
+mod tidy;
+
+/// Everything that people and CI do with this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXAMPLES: &str = "Examples:
+  cargo xtask demo                         see Netloom at work on a real dockerd, and leave no trace
+  cargo xtask test                         every suite
+  cargo xtask test --only e2e ports        end-to-end scenarios whose name contains `ports`
+  cargo xtask lint                         format, clippy, tidy
+  cargo xtask bench alloc --quick          allocation beside its peers, in half a minute
+
+Nothing touches the network of this machine: Docker runs in namespaces of its own.";
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install the system packages that are missing, and make the root folders of the test hosts.
+    Setup(Consent),
+    /// Show Netloom at work: a real dockerd, networks, ports, a killed daemon, a clean end.
+    Demo(Consent),
+    /// Run the suites: unit tests, tidy, and scenarios on real Dockers.
+    Test(TestArgs),
+    /// Check format, clippy and the house rules.
+    Lint,
+    /// Measure. `alloc` and `durable` are netloom-bench's; `attach` compares Docker networks.
+    Bench(BenchArgs),
+    /// Record what real dockerds ask of a plugin, for replay in netloom-docker's tests.
+    Record(RecordArgs),
+    /// A plugin that does next to nothing.
+    #[command(hide = true)]
+    FloorPlugin(FloorArgs),
+    /// Answers each datagram to this UDP port with itself.
+    #[command(hide = true)]
+    UdpEcho { port: u16 },
+}
+
+#[derive(Debug, Clone, Args)]
+struct Consent {
+    /// Install missing system packages without asking (as when CI=true).
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// One suite of `cargo xtask test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// `cargo test --workspace`
+    Unit,
+    /// The house rules
+    Tidy,
+    /// Scenarios on real Dockers
+    E2e,
+}
+
+#[derive(Debug, Clone, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "the flags of a command line")]
+#[command(after_help = "Examples:
+  cargo xtask test                                 everything
+  cargo xtask test --only unit                     cargo test --workspace
+  cargo xtask test --only e2e --docker sid ports   scenarios named `ports` on the newest Docker
+  cargo xtask test --only e2e --long soak          a thousand cycles instead of twenty")]
+struct TestArgs {
+    #[command(flatten)]
+    consent: Consent,
+    /// Only this suite.
+    #[arg(long)]
+    only: Option<Suite>,
+    /// Only on this Docker: bookworm (20.10), trixie (26.1), sid (28 or newer).
+    #[arg(long, value_name = "RELEASE")]
+    docker: Option<Version>,
+    /// Full numbers of the endurance scenarios.
+    #[arg(long)]
+    long: bool,
+    /// The programs are built already.
+    #[arg(long, hide = true)]
+    prebuilt: bool,
+    /// Only scenarios whose name contains this.
+    filter: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct BenchArgs {
+    /// What to measure.
+    what: bench::What,
+    /// Passed on, such as `--quick` or `--json`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct RecordArgs {
+    #[command(flatten)]
+    consent: Consent,
+    /// Only from this Docker.
+    #[arg(long, value_name = "RELEASE")]
+    docker: Option<Version>,
+    /// Record afresh and compare with what is in the repository instead of writing it.
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Args)]
+struct FloorArgs {
+    #[arg(long)]
+    socket: PathBuf,
+    #[arg(long)]
+    record: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            term::failure(&format!("{e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one task; `false` where it ran to its end and found something wrong.
+fn run(task: Task) -> Result<bool> {
+    match task {
+        Task::Setup(consent) => setup::run(&consent, &Version::ALL).map(|()| true),
+        Task::Demo(consent) => demo::run(&consent),
+        Task::Test(args) => suite::run(&args),
+        Task::Lint => lint::run(),
+        Task::Bench(args) => bench::run(args.what, &args.rest),
+        Task::Record(args) => record::run(&args),
+        Task::FloorPlugin(args) => {
+            let settings = FloorPlugin {
+                record: args.record,
+            };
+            netloom_lab::serve_floor_plugin(&args.socket, &settings).map(|()| true)
+        }
+        Task::UdpEcho { port } => echo_datagrams(port),
+    }
+}
+
+/// A UDP server for scenarios; busybox has none.
+fn echo_datagrams(port: u16) -> Result<bool> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        if let Some(datagram) = buffer.get(..length) {
+            socket.send_to(datagram, from)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_filter_stands_after_the_options() {
+        let words = ["xtask", "test", "--only", "e2e", "--docker", "sid", "ports"];
+        let Task::Test(args) = Cli::parse_from(words).task else {
+            panic!("the words name `test`");
+        };
+        assert_eq!(args.filter.as_deref(), Some("ports"));
+        assert_eq!(args.docker, Some(Version::Sid));
+    }
+}

@@ -1,0 +1,235 @@
+//! Published ports.
+
+use anyhow::{Context, Result, ensure};
+use netloom_lab::Peer;
+
+use super::{Lab, Scenario};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::short("ports: a fixed TCP port from everywhere", fixed_tcp),
+    Scenario::whole("ports: UDP", udp),
+    Scenario::whole("ports: a random port is told by `netloom port`", random),
+    Scenario::whole("ports: ranges", ranges),
+    Scenario::whole("ports: a host address limits who reaches it", host_address),
+    Scenario::whole("ports: a taken port is refused, and named", taken),
+    Scenario::whole("ports: IPv6", ipv6),
+    Scenario::whole("ports: many of one container come and go together", many),
+];
+
+fn url(port: u16) -> String {
+    format!("http://{}:{port}/", Peer::HOST.0)
+}
+
+fn fixed_tcp(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.serve("web", "--network blue -p 8080:80")?;
+    lab.run("other", "--network blue")?;
+    let direct = format!("http://{}/", lab.address("web", "blue")?);
+    for (whose, answer) in [
+        ("another machine", lab.fetch_from_peer(&url(8080))),
+        ("the host by its address", lab.fetch_from_host(&url(8080))),
+        (
+            "the host by the container's address",
+            lab.fetch_from_host(&direct),
+        ),
+        (
+            "the host by 127.0.0.1",
+            lab.fetch_from_host("http://127.0.0.1:8080/"),
+        ),
+        (
+            "a neighbour by the host's address",
+            lab.fetch_from("other", &url(8080)),
+        ),
+        (
+            "itself by the host's address",
+            lab.fetch_from("web", &url(8080)),
+        ),
+        (
+            "a neighbour by the gateway",
+            lab.fetch_from("other", "http://10.20.0.1:8080/"),
+        ),
+    ] {
+        let answer = answer.with_context(|| format!("asked by {whose}"))?;
+        ensure!(answer == "web", "{whose} got `{answer}`");
+    }
+    let listening = lab.host.exec("ss -lnt")?.ok()?;
+    ensure!(
+        listening.contains(":8080"),
+        "`ss -lnt` does not show the port: {listening}"
+    );
+    lab.docker("rm -f web")?;
+    ensure!(
+        lab.fetch_from_peer(&url(8080)).is_err(),
+        "the port outlived its container"
+    );
+    ensure!(
+        lab.fetch_from_host("http://127.0.0.1:8080/").is_err(),
+        "the relay outlived it"
+    );
+    Ok(())
+}
+
+fn udp(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.run("echo", "--network blue -p 8053:80/udp")?;
+    lab.echo_udp("echo")?;
+    let ask = |to: &str| {
+        let talk = "echo marco >&3; timeout 3 head -n 1 <&3";
+        format!("bash -c 'exec 3<>/dev/udp/{to}/8053; {talk}'")
+    };
+    let answer = lab.peer.exec(&ask(Peer::HOST.0))?;
+    ensure!(
+        answer.stdout == "marco",
+        "no echo to another machine: {answer}"
+    );
+    for to in [Peer::HOST.0, "127.0.0.1"] {
+        let answer = lab.host.exec(&ask(to))?;
+        ensure!(
+            answer.stdout == "marco",
+            "no echo to the host by {to}: {answer}"
+        );
+    }
+    lab.host.stop("echo", "KILL")
+}
+
+fn random(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.serve("web", "--network blue -p 80")?;
+    let told = lab.host.netloom("port web")?.ok()?;
+    let port = published(&told).with_context(|| format!("no port in: {told}"))?;
+    ensure!(
+        lab.fetch_from_peer(&url(port))? == "web",
+        "port {port} does not answer"
+    );
+    lab.fetch_from_host(&format!("http://127.0.0.1:{port}/"))
+        .map(drop)
+}
+
+/// The host's port in the first line of `netloom port`, which ends in `:PORT`.
+fn published(told: &str) -> Option<u16> {
+    let digits = |word: &str| word.rsplit(':').next().and_then(|p| p.parse().ok());
+    told.split_whitespace()
+        .filter(|word| word.contains(':'))
+        .find_map(digits)
+}
+
+fn ranges(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.serve("first", "--network blue -p 8100-8102:80")?;
+    lab.serve("second", "--network blue -p 8100-8102:80")?;
+    let mut seen = Vec::new();
+    for port in 8100..=8102 {
+        seen.extend(lab.fetch_from_peer(&url(port)).ok());
+    }
+    seen.sort();
+    ensure!(
+        seen == ["first", "second"],
+        "one port of the range for each, but: {seen:?}"
+    );
+    lab.serve("block", "--network blue -p 8200-8202:80-82")?;
+    ensure!(
+        lab.fetch_from_peer(&url(8200))? == "block",
+        "the first of a block does not answer"
+    );
+    Ok(())
+}
+
+fn host_address(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.serve("local", "--network blue -p 127.0.0.1:8300:80")?;
+    lab.serve(
+        "wire",
+        &format!("--network blue -p {}:8301:80", Peer::HOST.0),
+    )?;
+    ensure!(
+        lab.fetch_from_host("http://127.0.0.1:8300/")? == "local",
+        "not by 127.0.0.1"
+    );
+    ensure!(
+        lab.fetch_from_peer(&url(8300)).is_err(),
+        "127.0.0.1 is open to the wire"
+    );
+    ensure!(
+        lab.fetch_from_peer(&url(8301))? == "wire",
+        "not by the wire's address"
+    );
+    ensure!(
+        lab.fetch_from_host("http://127.0.0.1:8301/").is_err(),
+        "open on 127.0.0.1 too"
+    );
+    Ok(())
+}
+
+fn taken(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.serve("web", "--network blue -p 8080:80")?;
+    let refused = lab
+        .host
+        .try_docker("run -d --name late --network blue -p 8080:80 lab")?
+        .refused()?;
+    ensure!(
+        refused.contains("8080"),
+        "the message does not name the port: {refused}"
+    );
+    ensure!(
+        lab.fetch_from_peer(&url(8080))? == "web",
+        "the first one lost its port"
+    );
+    lab.host.spawn("squatter", "busybox nc -l -p 8081")?;
+    netloom_lab::wait_for("the other program's port", 10, || {
+        let seen = lab.host.exec("ss -lnt")?.ok()?.contains(":8081");
+        ensure!(seen, "it does not listen yet");
+        Ok(())
+    })?;
+    let refused = lab
+        .host
+        .try_docker("run -d --name later --network blue -p 8081:80 lab")?
+        .refused()?;
+    lab.host.stop("squatter", "KILL")?;
+    ensure!(
+        refused.contains("8081"),
+        "the message does not name the port: {refused}"
+    );
+    Ok(())
+}
+
+fn ipv6(lab: &mut Lab) -> Result<()> {
+    lab.network("both", "--ipv6 --subnet 10.22.0.0/24 --subnet fd00:22::/64")?;
+    lab.serve("web", "--network both -p 8086:80")?;
+    let by_wire = format!("http://[{}]:8086/", Peer::HOST.1);
+    ensure!(lab.fetch_from_peer(&by_wire)? == "web", "not by the wire");
+    ensure!(
+        lab.fetch_from_host("http://[::1]:8086/")? == "web",
+        "not by ::1"
+    );
+    ensure!(lab.fetch_from_peer(&url(8086))? == "web", "not by IPv4");
+    Ok(())
+}
+
+fn many(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.serve(
+        "web",
+        "--network blue -p 9000:80 -p 9001-9049:81-129 -p 9001-9049:81-129/udp",
+    )?;
+    ensure!(
+        lab.fetch_from_peer(&url(9000))? == "web",
+        "the first port does not answer"
+    );
+    lab.docker("rm -f web")?;
+    lab.serve("web", "--network blue -p 9049:80")?;
+    ensure!(
+        lab.fetch_from_peer(&url(9049))? == "web",
+        "a freed port does not answer"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_port_is_found_in_the_answer() {
+        assert_eq!(super::published("80/tcp -> 0.0.0.0:49153"), Some(49153));
+        assert_eq!(super::published("nothing is published"), None);
+    }
+}
