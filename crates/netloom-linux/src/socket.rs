@@ -316,8 +316,8 @@ impl ReceiveError {
     pub(crate) fn into_kernel(self, what: &str) -> KernelError {
         let what = what.to_owned();
         match self {
-            Self::Overrun => KernelError::Disturbed { what },
-            Self::TimedOut => KernelError::TimedOut { what },
+            // Either way the answer did not come, and what was done must be read again.
+            Self::Overrun | Self::TimedOut => KernelError::TimedOut { what },
             Self::Other(error) => error,
         }
     }

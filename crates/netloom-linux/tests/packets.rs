@@ -617,3 +617,38 @@ fn router_advertisements_and_dhcp_replies_of_containers_are_dropped() {
         assert_ne!(host.red1.mac, MacAddr::new([0; 6]));
     });
 }
+
+/// Prints what attaching costs on this machine; asserts nothing about time.
+#[test]
+fn costs_of_attaching_are_shown() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        let net = make_net(&kernel, "nl-red", "10.70.0.1/16");
+        let mut containers = Vec::new();
+        for round in 0..2_u32 {
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "a measurement that is only shown"
+            )]
+            let begin = std::time::Instant::now();
+            for at in 0..50 {
+                let address = format!("10.70.{}.{}/16", round + 1, at + 1);
+                let host_end = format!("nlv{round}-{at}");
+                containers.push(attach(&kernel, &net, &host_end, &address));
+            }
+            let each = begin.elapsed() / 50;
+            println!(
+                "attach with {} there, namespace included: {each:?}",
+                round * 50
+            );
+        }
+        let links: Vec<_> = containers.iter().map(|c| c.host_end.clone()).collect();
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a measurement that is only shown"
+        )]
+        let begin = std::time::Instant::now();
+        kernel.apply(&KernelStep::DeleteLinks { links }).unwrap();
+        println!("delete 100 pairs together: {:?}", begin.elapsed());
+    });
+}

@@ -263,6 +263,27 @@ fn a_port_that_is_taken_is_a_conflict_and_nothing_of_its_transaction_stays() {
 }
 
 #[test]
+fn a_late_deletion_spares_the_ports_new_owner() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        kernel.apply(&KernelStep::EnsureTable).unwrap();
+        let new = port(80, "10.1.0.3:80");
+        kernel.apply(&KernelStep::AddElement(new.clone())).unwrap();
+        let late = KernelStep::DeleteElement(port(80, "10.1.0.2:80"));
+        assert_eq!(kernel.apply(&late).unwrap(), Applied::AlreadySo);
+        assert!(kernel.netloom_table().unwrap().elements.contains(&new));
+        let steps = [
+            KernelStep::DeleteElement(new.clone()),
+            KernelStep::AddElement(port(80, "10.1.0.2:80")),
+            late,
+        ];
+        let applied = kernel.apply_all(&steps).unwrap();
+        assert_eq!(applied, [Applied::Changed; 3]);
+        assert!(kernel.netloom_table().unwrap().elements.is_empty());
+    });
+}
+
+#[test]
 fn ranges_that_overlap_are_a_conflict() {
     in_own_namespace(|| {
         let kernel = LinuxKernel::open().unwrap();
@@ -421,5 +442,42 @@ fn changes_by_others_are_noticed_and_our_own_are_not() {
         assert!(noticed().contains(&Change::Ruleset));
         output("iptables", &["-N", "DOCKER-USER"]);
         assert!(noticed().contains(&Change::Ruleset));
+    });
+}
+
+/// Prints what steps cost on this machine; asserts nothing about time.
+#[test]
+fn costs_are_shown() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        kernel.apply(&KernelStep::EnsureTable).unwrap();
+        let cost = |what: &str, rounds: u32, work: &mut dyn FnMut(u32)| {
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "a measurement that is only shown"
+            )]
+            let begin = std::time::Instant::now();
+            (0..rounds).for_each(&mut *work);
+            let each = begin.elapsed() / rounds;
+            println!("{what}: {each:?}");
+        };
+        let number = |at: u32| u16::try_from(at + 1).unwrap();
+        cost("publish one port", 1000, &mut |at| {
+            let step = KernelStep::AddElement(port(number(at), "10.1.0.2:80"));
+            kernel.apply(&step).unwrap();
+        });
+        cost("withdraw one port, 1000 there", 1000, &mut |at| {
+            let step = KernelStep::DeleteElement(port(number(at), "10.1.0.2:80"));
+            kernel.apply(&step).unwrap();
+        });
+        cost("check the tables", 50, &mut |_| {
+            kernel.apply(&KernelStep::EnsureTable).unwrap();
+        });
+        cost("read the tables", 50, &mut |_| {
+            kernel.netloom_table().unwrap();
+        });
+        cost("list links", 50, &mut |_| {
+            kernel.links().unwrap();
+        });
     });
 }

@@ -238,6 +238,36 @@ pub(super) fn elements(
     Ok(pair_ranges(set, starts, &ends))
 }
 
+/// What a set holds under the key of `raw`; for a range set, under the key where the range starts.
+pub(super) fn find(socket: &mut NetlinkSocket, raw: &Raw) -> Result<Option<Raw>, KernelError> {
+    if raw.set.keys == Keys::Ranges {
+        let all = elements(socket, raw.set)?;
+        return Ok(all.into_iter().find(|have| have.key == raw.key));
+    }
+    let ask = message(Kind::GetElement, 0, raw.set.layer)
+        .text(LIST_TABLE, TABLE)
+        .text(LIST_SET, raw.set.name)
+        .nested(LIST_ELEMENTS, |m| {
+            m.nested(1, |m| {
+                m.nested(ELEMENT_KEY, |m| m.bytes(DATA_VALUE, &raw.key))
+            })
+        });
+    let found = socket.exchange(ask, "reading a set element", |received| {
+        let list = received.attributes(HEADER)?.inside(LIST_ELEMENTS);
+        Ok(parse_elements(&list.unwrap_or_default())?.pop())
+    });
+    match found {
+        Ok(entry) => Ok(entry.map(|entry| Raw {
+            set: raw.set,
+            key: entry.key,
+            end: None,
+            value: entry.value,
+        })),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 pub(super) struct Entry {
     key: Vec<u8>,
     pub(super) value: Vec<u8>,

@@ -17,8 +17,9 @@
 //!       input (-5)           forward (-5)
 //!        established: accept  established: accept
 //!                             within one of @separate, untranslated: drop
-//!        from @bridges:       within one bridge (@same): accept
-//!        from_container       from @bridges: from_bridge ── to another of @bridges: drop
+//!        from @bridges:       translated, within one bridge (@same): mark as hairpin
+//!        from_container       within one bridge: accept
+//!                             from @bridges: from_bridge ── to another of @bridges: drop
 //!         RA, redirect: drop                                from @internal: drop
 //!         other network's                                   to @foreign: drop
 //!         gateway: drop                                     invalid: drop, else on
@@ -31,7 +32,7 @@
 //!  from the host ─► output    │
 //!                  (-100)     │   not to 127.0.0.0/8, ::1: dnat as prerouting
 //!                        │    ▼
-//!                        └► postrouting (100)  translated, within one bridge: masquerade
+//!                        └► postrouting (100)  marked as hairpin: masquerade
 //!                                              to @bridges: as it is
 //!                                              from @snat4/6: that source
 //!                                              from @masq4/6: masquerade

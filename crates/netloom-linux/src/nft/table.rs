@@ -176,6 +176,7 @@ impl Table {
             let adds = matches!(what, ElementChange::Add(_));
             pending.extend(raws.into_iter().map(|raw| Pending { change, adds, raw }));
         }
+        self.spare_others(&mut pending)?;
         let all = pending.len();
         // Every round takes at least one entry out.
         for _ in 0..=all {
@@ -214,12 +215,7 @@ impl Table {
                 }
                 return Ok(applied);
             }
-            let mut at = 0_usize;
-            pending.retain(|_| {
-                let keep = !settled.contains(&at);
-                at = at.saturating_add(1);
-                keep
-            });
+            take_out(&mut pending, &settled);
         }
         Err((
             first_change(&pending),
@@ -227,6 +223,30 @@ impl Table {
                 what: "changing elements of the netloom tables".into(),
             },
         ))
+    }
+
+    /// Takes out the deletions of keys that lead elsewhere by now: the kernel deletes by key
+    /// alone, and a late deletion must not hit the port's new owner.
+    fn spare_others(&mut self, pending: &mut Vec<Pending>) -> Result<(), (usize, KernelError)> {
+        let mut spared = Vec::new();
+        for (at, entry) in pending.iter().enumerate() {
+            if entry.adds || entry.raw.value.is_empty() {
+                continue;
+            }
+            let same_key = |other: &Pending| {
+                other.adds && (other.raw.set, &other.raw.key) == (entry.raw.set, &entry.raw.key)
+            };
+            if pending.iter().take(at).any(same_key) {
+                continue; // added in this very transaction
+            }
+            let have = inspect::find(&mut self.socket, &entry.raw)
+                .map_err(|error| (entry.change, error))?;
+            if have.is_some_and(|have| have.value != entry.raw.value) {
+                spared.push(at);
+            }
+        }
+        take_out(pending, &spared);
+        Ok(())
     }
 
     fn send(
@@ -260,9 +280,8 @@ impl Table {
         if entry.raw.value.is_empty() && entry.raw.set.keys == super::layout::Keys::Single {
             return Ok(());
         }
-        let have = inspect::elements(&mut self.socket, entry.raw.set)?;
-        match have.iter().find(|have| have.key == entry.raw.key) {
-            Some(have) if *have == entry.raw => Ok(()),
+        match inspect::find(&mut self.socket, &entry.raw)? {
+            Some(have) if have == entry.raw => Ok(()),
             Some(have) if have.value != entry.raw.value => {
                 Err(conflict("the same key leads elsewhere"))
             }
@@ -270,6 +289,15 @@ impl Table {
             None => Err(conflict("it overlaps another range")),
         }
     }
+}
+
+fn take_out(pending: &mut Vec<Pending>, places: &[usize]) {
+    let mut at = 0_usize;
+    pending.retain(|_| {
+        let keep = !places.contains(&at);
+        at = at.saturating_add(1);
+        keep
+    });
 }
 
 fn first_change(pending: &[Pending]) -> usize {
