@@ -1,9 +1,9 @@
-//! `cargo xtask bench`: hands over to netloom-bench, built for speed.
+//! `cargo xtask bench`: hands over to netloom-bench, built for speed, or to the lab.
 
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::repo;
+use crate::{attach, repo};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -12,29 +12,34 @@ pub(crate) enum What {
     Alloc,
     /// Durable allocation beside a raw synchronised write
     Durable,
-}
-
-impl What {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Alloc => "alloc",
-            Self::Durable => "durable",
-        }
-    }
+    /// Attaching containers beside Docker's own bridge, on a real dockerd
+    Attach,
 }
 
 /// Runs the bench with the rest of the words.
 pub(crate) fn run(what: What, rest: &[String]) -> Result<bool> {
+    match what {
+        What::Alloc => netloom_bench("alloc", rest),
+        What::Durable => netloom_bench("durable", rest),
+        What::Attach => attach::run(rest),
+    }
+}
+
+fn netloom_bench(word: &str, rest: &[String]) -> Result<bool> {
+    let Some(word) = what.word() else {
+        return attach::run(rest);
+    };
     let mut command = repo::cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--release",
-        "-p",
-        "netloom-bench",
-        "--",
-        what.word(),
-    ]);
-    command.args(rest);
+    command
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "-p",
+            "netloom-bench",
+            "--",
+            word,
+        ])
+        .args(rest);
     Ok(command.status()?.success())
 }

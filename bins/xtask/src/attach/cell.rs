@@ -47,9 +47,17 @@ pub(super) struct Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { operation, ports, parallel, present } = self;
+        let Self {
+            operation,
+            ports,
+            parallel,
+            present,
+        } = self;
         let operation = operation.name();
-        write!(f, "{operation}, {ports} ports, {parallel} at a time, {present} present")
+        write!(
+            f,
+            "{operation}, {ports} ports, {parallel} at a time, {present} present"
+        )
     }
 }
 
@@ -99,7 +107,12 @@ fn connect(fixture: &Fixture, cell: Cell, repetitions: usize) -> Result<Vec<Row>
     let mut rows = Vec::new();
     for &peer in cell.operation.peers() {
         for pattern in ["connect", "disconnect"] {
-            rows.push(Row { cell, peer, pattern, times_us: Vec::new() });
+            rows.push(Row {
+                cell,
+                peer,
+                pattern,
+                times_us: Vec::new(),
+            });
         }
     }
     // The first round warms caches up and is not counted.
@@ -127,14 +140,21 @@ fn run(fixture: &Fixture, cell: Cell, repetitions: usize) -> Result<Vec<Row>> {
         .operation
         .peers()
         .iter()
-        .map(|&peer| Row { cell, peer, pattern: "run", times_us: Vec::new() })
+        .map(|&peer| Row {
+            cell,
+            peer,
+            pattern: "run",
+            times_us: Vec::new(),
+        })
         .collect();
     for round in 0..=repetitions {
         for row in &mut rows {
             let peer = row.peer;
             let name = |worker: usize| format!("run-{worker}-{round}");
             let times = at_once(&workers, |_, &worker| {
-                fixture.run_container(peer, &name(worker), &ports_of(worker, cell.ports)).map(drop)
+                fixture
+                    .run_container(peer, &name(worker), &ports_of(worker, cell.ports))
+                    .map(drop)
             })?;
             for &worker in &workers {
                 fixture.remove(&name(worker))?;
@@ -189,8 +209,18 @@ mod tests {
 
     #[test]
     fn percentiles_of_few_times_stay_inside() {
-        let cell = Cell { operation: Operation::Run, ports: 0, parallel: 1, present: 0 };
-        let row = |times_us| Row { cell, peer: Peer::None, pattern: "run", times_us };
+        let cell = Cell {
+            operation: Operation::Run,
+            ports: 0,
+            parallel: 1,
+            present: 0,
+        };
+        let row = |times_us| Row {
+            cell,
+            peer: Peer::None,
+            pattern: "run",
+            times_us,
+        };
         assert_eq!(row(vec![]).percentile(50), 0);
         assert_eq!(row(vec![7]).percentile(99), 7);
         assert_eq!(row(vec![1, 2, 3, 4]).percentile(50), 3);
@@ -206,6 +236,13 @@ mod tests {
 
     #[test]
     fn a_failing_worker_fails_the_measurement() {
-        assert!(at_once(&[1, 2], |_, n| if *n == 2 { Err(anyhow!("x")) } else { Ok(()) }).is_err());
+        assert!(
+            at_once(&[1, 2], |_, n| if *n == 2 {
+                Err(anyhow!("x"))
+            } else {
+                Ok(())
+            })
+            .is_err()
+        );
     }
 }

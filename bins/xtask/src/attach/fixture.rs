@@ -57,24 +57,40 @@ impl Fixture {
     pub(super) fn start(version: Version, programs: &Path) -> Result<Self> {
         let options = HostOptions::new(version, &repo::trees(), programs);
         let host = DockerHost::start(options)?;
-        host.spawn("floor", "xtask floor-plugin --socket /run/docker/plugins/floor.sock")?;
+        host.spawn(
+            "floor",
+            "xtask floor-plugin --socket /run/docker/plugins/floor.sock",
+        )?;
         let socket = host.path("/run/docker/plugins/floor.sock");
         until("the floor plugin's socket", 10, || socket.exists())?;
         host.start_netloom()?;
         let create = "network create --subnet";
-        host.docker(&format!("{create} 10.200.0.0/16 --internal -d bridge {BASE}"))?;
-        host.docker(&format!("{create} 10.201.0.0/16 -d bridge {}", Peer::Bridge.network()))?;
+        host.docker(&format!(
+            "{create} 10.200.0.0/16 --internal -d bridge {BASE}"
+        ))?;
+        host.docker(&format!(
+            "{create} 10.201.0.0/16 -d bridge {}",
+            Peer::Bridge.network()
+        ))?;
         let ours = "-d netloom --ipam-driver netloom";
-        host.docker(&format!("{create} 10.202.0.0/16 {ours} {}", Peer::Netloom.network()))?;
+        host.docker(&format!(
+            "{create} 10.202.0.0/16 {ours} {}",
+            Peer::Netloom.network()
+        ))?;
         let floor = "-d floor --ipam-driver floor";
-        host.docker(&format!("{create} 10.203.0.0/16 {floor} {}", Peer::Floor.network()))?;
+        host.docker(&format!(
+            "{create} 10.203.0.0/16 {floor} {}",
+            Peer::Floor.network()
+        ))?;
         Ok(Self { host, present: 0 })
     }
 
     pub(super) fn docker_version(&self) -> Result<String> {
         let answer: Value = serde_json::from_str(&self.host.docker_api("GET", "/version", "")?)?;
         let version = answer.get("Version").and_then(Value::as_str);
-        Ok(version.context("Docker does not tell its version")?.to_owned())
+        Ok(version
+            .context("Docker does not tell its version")?
+            .to_owned())
     }
 
     /// Makes sure that at least `count` idle containers stand on every peer's network.
@@ -117,15 +133,24 @@ impl Fixture {
     }
 
     pub(super) fn remove(&self, container: &str) -> Result<()> {
-        self.host.docker_api("DELETE", &format!("/containers/{container}?force=1"), "").map(drop)
+        self.host
+            .docker_api("DELETE", &format!("/containers/{container}?force=1"), "")
+            .map(drop)
     }
 
     fn create(&self, network: &str, name: &str, ports: &[u16]) -> Result<String> {
-        let exposed: serde_json::Map<_, _> =
-            ports.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
+        let exposed: serde_json::Map<_, _> = ports
+            .iter()
+            .map(|port| (format!("{port}/tcp"), json!({})))
+            .collect();
         let bindings: serde_json::Map<_, _> = ports
             .iter()
-            .map(|port| (format!("{port}/tcp"), json!([{ "HostPort": port.to_string() }])))
+            .map(|port| {
+                (
+                    format!("{port}/tcp"),
+                    json!([{ "HostPort": port.to_string() }]),
+                )
+            })
             .collect();
         let body = json!({
             "Image": IMAGE,
@@ -141,6 +166,8 @@ impl Fixture {
     }
 
     fn start_container(&self, id: &str) -> Result<()> {
-        self.host.docker_api("POST", &format!("/containers/{id}/start"), "").map(drop)
+        self.host
+            .docker_api("POST", &format!("/containers/{id}/start"), "")
+            .map(drop)
     }
 }

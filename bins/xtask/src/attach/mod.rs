@@ -2,6 +2,10 @@
 //!
 //! One dockerd serves all peers of a run, and their repetitions are interleaved, so that what the
 //! machine does beside hits all of them alike. Only ratios between rows of one run say something.
+#![allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are what they are"
+)]
 
 mod cell;
 mod fixture;
@@ -11,18 +15,23 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use netloom_lab::Version;
 
-use crate::{interrupt, repo, setup, term};
+use crate::{Consent, interrupt, repo, setup, term};
 use cell::{Cell, Operation};
 use fixture::Fixture;
 
 /// What `cargo xtask bench attach` understands.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask bench attach", after_help = "Examples:
+#[command(
+    name = "cargo xtask bench attach",
+    after_help = "Examples:
   cargo xtask bench attach --quick         one cell: connect, no ports, one at a time
   cargo xtask bench attach                 the usual cells on Docker 20.10
   cargo xtask bench attach --full          every cell; takes half an hour
-  cargo xtask bench attach --docker sid    on the newest Docker")]
+  cargo xtask bench attach --docker sid    on the newest Docker"
+)]
 struct AttachArgs {
+    #[command(flatten)]
+    consent: Consent,
     /// On this Docker: bookworm (20.10), trixie (26.1), sid (28 or newer)
     #[arg(long, default_value = "bookworm", value_name = "RELEASE")]
     docker: Version,
@@ -52,7 +61,7 @@ pub(crate) fn run(rest: &[String]) -> Result<bool> {
     let words = std::iter::once("attach".to_owned()).chain(rest.iter().cloned());
     let args = AttachArgs::try_parse_from(words).unwrap_or_else(|error| error.exit());
     anyhow::ensure!(repo::is_root(), "namespaces need root; run it with sudo");
-    setup::run(true, &[args.docker])?;
+    setup::run(&args.consent, &[args.docker])?;
     let programs = repo::build_release_programs()?;
     interrupt::remove_machines_on_interrupt()?;
 
@@ -82,16 +91,29 @@ pub(crate) fn run(rest: &[String]) -> Result<bool> {
 /// The cells in an order in which the count of present containers only grows.
 fn cells(extent: &Extent) -> Vec<Cell> {
     if extent.quick {
-        return vec![Cell { operation: Operation::Connect, ports: 0, parallel: 1, present: 0 }];
+        return vec![Cell {
+            operation: Operation::Connect,
+            ports: 0,
+            parallel: 1,
+            present: 0,
+        }];
     }
-    let (parallels, presents): (&[usize], &[usize]) =
-        if extent.full { (&[1, 8], &[0, 200]) } else { (&[1], &[0]) };
+    let (parallels, presents): (&[usize], &[usize]) = if extent.full {
+        (&[1, 8], &[0, 200])
+    } else {
+        (&[1], &[0])
+    };
     let mut cells = Vec::new();
     for &present in presents {
         for &parallel in parallels {
             for ports in [0, 50] {
                 for operation in [Operation::Connect, Operation::Run] {
-                    cells.push(Cell { operation, ports, parallel, present });
+                    cells.push(Cell {
+                        operation,
+                        ports,
+                        parallel,
+                        present,
+                    });
                 }
             }
         }

@@ -19,10 +19,17 @@ pub(super) struct Goal {
 
 pub(super) fn json_lines(rows: &[Row], docker: &str) -> Result<()> {
     for row in rows {
-        let Cell { ports, parallel, present, operation: _ } = row.cell;
-        for (metric, value) in
-            [("p50_us", row.percentile(50)), ("p99_us", row.percentile(99)), ("min_us", min(row))]
-        {
+        let Cell {
+            ports,
+            parallel,
+            present,
+            operation: _,
+        } = row.cell;
+        for (metric, value) in [
+            ("p50_us", row.percentile(50)),
+            ("p99_us", row.percentile(99)),
+            ("min_us", min(row)),
+        ] {
             let line = json!({
                 "bench": "attach", "impl": row.peer.name(), "pattern": row.pattern,
                 "docker": docker, "ports": ports, "parallel": parallel, "present": present,
@@ -41,9 +48,16 @@ pub(super) fn table(rows: &[Row], docker: &str) {
         "pattern", "ports", "parallel", "present", "impl", "min", "median", "p99", "of bridge"
     );
     for row in rows {
-        let Cell { ports, parallel, present, operation: _ } = row.cell;
+        let Cell {
+            ports,
+            parallel,
+            present,
+            operation: _,
+        } = row.cell;
         let of_bridge = find(rows, row.cell, row.pattern, Peer::Bridge)
-            .map_or("-".to_owned(), |bridge| format!("{:.2}x", ratio(median(row), median(bridge))));
+            .map_or("-".to_owned(), |bridge| {
+                format!("{:.2}x", ratio(median(row), median(bridge)))
+            });
         println!(
             "  {:<12} {ports:>5} {parallel:>8} {present:>7}  {:<14} {:>8.1} {:>8.1} {:>8.1}  {of_bridge:>9}",
             row.pattern,
@@ -60,19 +74,29 @@ pub(super) fn goals(rows: &[Row], docker: Version) -> Vec<Goal> {
     let mut goals = Vec::new();
     for ours in rows.iter().filter(|row| row.peer == Peer::Netloom) {
         let of = |peer| find(rows, ours.cell, ours.pattern, peer).map(median);
-        let Some(bridge) = of(Peer::Bridge) else { continue };
+        let Some(bridge) = of(Peer::Bridge) else {
+            continue;
+        };
         let cell = ours.cell;
         match ours.pattern {
             "connect" => {
                 let limit = if cell.ports == 0 { 0.5 } else { 0.3 };
                 let measured = ratio(median(ours), bridge);
-                goals.push(goal(&format!("{cell}: of Docker's bridge"), measured, limit));
+                goals.push(goal(
+                    &format!("{cell}: of Docker's bridge"),
+                    measured,
+                    limit,
+                ));
             }
             // On 28 and newer the container's own start hides the network; what counts is its share.
             "run" if docker == Version::Sid => {
                 let Some(none) = of(Peer::None) else { continue };
                 let measured = ratio(median(ours) - none, bridge - none);
-                goals.push(goal(&format!("{cell}: network's share of the bridge's"), measured, 0.6));
+                goals.push(goal(
+                    &format!("{cell}: network's share of the bridge's"),
+                    measured,
+                    0.6,
+                ));
             }
             "run" => {
                 let measured = ratio(median(ours), bridge);
@@ -86,7 +110,13 @@ pub(super) fn goals(rows: &[Row], docker: Version) -> Vec<Goal> {
 
 pub(super) fn print_goals(goals: &[Goal]) {
     term::heading("goals");
-    for Goal { text, measured, limit, met } in goals {
+    for Goal {
+        text,
+        measured,
+        limit,
+        met,
+    } in goals
+    {
         let verdict = if *met {
             term::paint("met", Colour::Green)
         } else {
@@ -97,14 +127,23 @@ pub(super) fn print_goals(goals: &[Goal]) {
 }
 
 fn goal(text: &str, measured: f64, limit: f64) -> Goal {
-    Goal { text: text.to_owned(), measured, limit, met: measured <= limit }
+    Goal {
+        text: text.to_owned(),
+        measured,
+        limit,
+        met: measured <= limit,
+    }
 }
 
 fn find<'a>(rows: &'a [Row], cell: Cell, pattern: &str, peer: Peer) -> Option<&'a Row> {
-    rows.iter().find(|row| row.cell == cell && row.pattern == pattern && row.peer == peer)
+    rows.iter()
+        .find(|row| row.cell == cell && row.pattern == pattern && row.peer == peer)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "microseconds of an operation are far below 2^52")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "microseconds of an operation are far below 2^52"
+)]
 fn median(row: &Row) -> f64 {
     row.percentile(50) as f64
 }
@@ -114,10 +153,17 @@ fn min(row: &Row) -> u64 {
 }
 
 fn ratio(ours: f64, theirs: f64) -> f64 {
-    if theirs > 0.0 { ours / theirs } else { f64::NAN }
+    if theirs > 0.0 {
+        ours / theirs
+    } else {
+        f64::NAN
+    }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "microseconds of an operation are far below 2^52")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "microseconds of an operation are far below 2^52"
+)]
 fn millis(micros: u64) -> f64 {
     micros as f64 / 1000.0
 }
@@ -128,8 +174,18 @@ mod tests {
     use super::*;
 
     fn row(peer: Peer, pattern: &'static str, operation: Operation, time_us: u64) -> Row {
-        let cell = Cell { operation, ports: 0, parallel: 1, present: 0 };
-        Row { cell, peer, pattern, times_us: vec![time_us] }
+        let cell = Cell {
+            operation,
+            ports: 0,
+            parallel: 1,
+            present: 0,
+        };
+        Row {
+            cell,
+            peer,
+            pattern,
+            times_us: vec![time_us],
+        }
     }
 
     #[test]
@@ -146,7 +202,11 @@ mod tests {
     #[test]
     fn on_new_dockers_only_the_networks_share_counts() {
         let run = |peer, time| row(peer, "run", Operation::Run, time);
-        let rows = [run(Peer::Netloom, 1060), run(Peer::Bridge, 1100), run(Peer::None, 1000)];
+        let rows = [
+            run(Peer::Netloom, 1060),
+            run(Peer::Bridge, 1100),
+            run(Peer::None, 1000),
+        ];
         let goals = goals(&rows, Version::Sid);
         assert_eq!(goals.len(), 1);
         assert!(goals[0].met, "{goals:?}");
