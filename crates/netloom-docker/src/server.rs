@@ -11,7 +11,7 @@ use axum::response::Response;
 use http_body_util::LengthLimitError;
 use serde_json::{Value, json};
 use std::error::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
 
 /// Docker's largest calls carry a few hundred port mappings; a megabyte holds ten thousand.
@@ -87,7 +87,8 @@ async fn call(state: PluginState, method: Option<Method>, request: Request) -> A
         ));
     };
     let deadline = state.settings.deadline;
-    let body = match timeout(deadline, read(request.into_body())).await {
+    let until = Instant::now() + deadline;
+    let body = match timeout_at(until, read(request.into_body())).await {
         Ok(body) => body?,
         Err(_) => {
             return Err(Failure::protocol(
@@ -106,7 +107,7 @@ async fn call(state: PluginState, method: Option<Method>, request: Request) -> A
         )));
     }
     let mut work = tokio::spawn(perform(state.clone(), method, body));
-    match timeout(deadline, &mut work).await {
+    match timeout_at(until, &mut work).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_panicked)) => Err(Failure::broken(format!(
             "{} failed inside netloomd; its log tells more",

@@ -1,6 +1,6 @@
 //! Recorded requests, sent to a server again.
 
-use super::{Exchange, Recording};
+use super::{Exchange, Recording, is_success};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -79,15 +79,6 @@ async fn send(router: &Router, exchange: &Exchange, request: Option<&Value>) -> 
 
 /// Answers of the plugin protocols are short.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-
-/// Docker reads network drivers' errors from `Err` and IPAM drivers' from `Error`.
-fn is_success(answer: &Value) -> bool {
-    let silent = |key| match answer.get(key) {
-        Some(Value::String(text)) => text.is_empty(),
-        _ => true,
-    };
-    silent("Err") && silent("Error")
-}
 
 /// Learns which values of the recording are other ones now.
 fn compare(was: &Value, is: &Value, renamed: &mut BTreeMap<String, String>) {

@@ -26,10 +26,16 @@ pub(crate) struct Folded<T>(pub(crate) T);
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Folded<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = Map::<String, Value>::deserialize(deserializer)?;
-        let folded = object
-            .into_iter()
-            .map(|(key, value)| (key.to_ascii_lowercase(), value))
-            .collect();
+        let mut folded = Map::new();
+        for (key, value) in object {
+            let key = key.to_ascii_lowercase();
+            if folded.contains_key(&key) {
+                return Err(D::Error::custom(format_args!(
+                    "the key {key:?} is there twice"
+                )));
+            }
+            folded.insert(key, value);
+        }
         T::deserialize(Value::Object(folded))
             .map(Self)
             .map_err(D::Error::custom)
@@ -80,6 +86,11 @@ mod tests {
         let ids: EndpointRef = decode(odd).unwrap();
         assert_eq!(ids.network_id, "n");
         assert_eq!(ids.endpoint_id, "");
+    }
+
+    #[test]
+    fn a_key_in_two_spellings_is_an_error() {
+        assert!(decode::<NetworkRef>(br#"{"NetworkID":"a","networkid":"b"}"#).is_err());
     }
 
     #[test]
