@@ -13,7 +13,9 @@ pub(super) fn the_lab_works(version: Version) -> Result<String> {
     let mut host = DockerHost::start(repo::host_options(version)?)?;
     start_floor(&host)?;
     host.docker("network create -d netloom --ipam-driver netloom floor")?;
-    host.docker(&format!("run -d --name one --stop-signal KILL --network floor {IMAGE}"))?;
+    host.docker(&format!(
+        "run -d --name one --stop-signal KILL --network floor {IMAGE}"
+    ))?;
     let address =
         host.docker("inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' one")?;
     ensure!(
@@ -52,6 +54,7 @@ pub(super) fn the_lab_works(version: Version) -> Result<String> {
     );
     let new_id = host.exec("cat /proc/sys/kernel/random/boot_id")?.ok()?;
     ensure!(boot_id != new_id, "the boot id is as before the reboot");
+    start_floor(&host)?;
     host.start_dockerd()?;
     ensure!(
         host.docker("ps -aq")?.lines().count() == 1,
