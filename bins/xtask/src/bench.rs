@@ -26,9 +26,6 @@ pub(crate) fn run(what: What, rest: &[String]) -> Result<bool> {
 }
 
 fn netloom_bench(word: &str, rest: &[String]) -> Result<bool> {
-    let Some(word) = what.word() else {
-        return attach::run(rest);
-    };
     let mut command = repo::cargo();
     command
         .args([

@@ -16,7 +16,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_lab::{FloorPlugin, Version};
 
 mod attach;
-mod attach;
 mod bench;
 mod demo;
 mod e2e;

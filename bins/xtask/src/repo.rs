@@ -74,25 +74,6 @@ pub(crate) fn build_release_programs() -> Result<PathBuf> {
     Ok(target.join("release"))
 }
 
-/// Builds Netloom's programs and this one for speed, and gives their folder.
-///
-/// # Errors
-/// When they do not build.
-pub(crate) fn build_release_programs() -> Result<PathBuf> {
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--release", "-p", "xtask"]);
-    for program in PROGRAMS {
-        build.args(["-p", program]);
-    }
-    run(&mut build)?;
-    let this = std::env::current_exe()?;
-    let target = this
-        .parent()
-        .and_then(Path::parent)
-        .context("a program lies in target/PROFILE")?;
-    Ok(target.join("release"))
-}
-
 /// The folder of the built programs: the one that this program lies in.
 ///
 /// # Errors
