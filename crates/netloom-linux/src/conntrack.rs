@@ -106,9 +106,12 @@ pub(crate) fn flush(
 }
 
 /// The raw original tuple and id of an entry that matches.
-type Doomed = (Vec<u8>, Option<Vec<u8>>);
+pub(crate) type Doomed = (Vec<u8>, Option<Vec<u8>>);
 
-fn select(received: &Received<'_>, filter: &ConntrackFilter) -> Result<Option<Doomed>, Malformed> {
+pub(crate) fn select(
+    received: &Received<'_>,
+    filter: &ConntrackFilter,
+) -> Result<Option<Doomed>, Malformed> {
     if received.kind != NEW {
         return Ok(None);
     }

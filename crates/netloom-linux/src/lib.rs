@@ -25,6 +25,8 @@
 mod conntrack;
 mod element;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod kernel;
 mod linux;
 mod monitor;

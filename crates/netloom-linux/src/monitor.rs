@@ -54,7 +54,7 @@ pub struct Monitor {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Touched {
+pub(crate) enum Touched {
     Yes,
     No,
 }
@@ -139,7 +139,7 @@ impl Monitor {
 }
 
 /// Whether an object of a transaction is in our tables, or is DOCKER-USER or in it.
-fn concerns_us(received: &Received<'_>) -> Result<Touched, Malformed> {
+pub(crate) fn concerns_us(received: &Received<'_>) -> Result<Touched, Malformed> {
     let attributes = received.attributes(HEADER)?;
     // Every object names its table first; a chain its name third, a rule its chain second.
     let ours = attributes.text(1).as_deref() == Some(TABLE)
@@ -150,7 +150,7 @@ fn concerns_us(received: &Received<'_>) -> Result<Touched, Malformed> {
 }
 
 /// Whether a link of ours was removed or set down.
-fn link_lost(received: &Received<'_>) -> Result<Touched, Malformed> {
+pub(crate) fn link_lost(received: &Received<'_>) -> Result<Touched, Malformed> {
     let attributes = received.attributes(LINK_HEADER)?;
     if attributes.u32(GROUP) != Some(OUR_GROUP) {
         return Ok(Touched::No);

@@ -5,8 +5,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The identity of a network namespace while it lives: device and inode of its `nsfs` file.
@@ -58,7 +59,12 @@ impl Namespace {
     /// something else, [`KernelError::HostNamespace`] when it is `host`: a path from outside must
     /// not make us change the host.
     pub fn open(path: &Path, host: NamespaceId) -> Result<Self, KernelError> {
-        let file = File::open(path).map_err(|error| match error.kind() {
+        // Without waiting: a pipe at that path would hold us for ever.
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path);
+        let file = opened.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => KernelError::NotFound {
                 what: format!("namespace {}", path.display()),
             },

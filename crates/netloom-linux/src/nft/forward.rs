@@ -29,13 +29,13 @@ const FAMILIES: [(Family, Layer); 2] = [(Family::V4, Layer::Ip), (Family::V6, La
 
 /// A rule of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
+pub(crate) struct Rule {
     handle: u64,
     what: What,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     Ours(LinkName, Direction),
     /// A RETURN for everything, as dockerd writes it at the end.
     Closing,
@@ -181,7 +181,7 @@ fn rules(socket: &mut NetlinkSocket, layer: Layer) -> Result<Vec<Rule>, KernelEr
     }
 }
 
-fn parse(received: &Received<'_>) -> Result<Option<Rule>, Malformed> {
+pub(crate) fn parse(received: &Received<'_>) -> Result<Option<Rule>, Malformed> {
     if !Kind::NewRule.is(received) {
         return Ok(None);
     }

@@ -173,7 +173,7 @@ fn inspect_rules(
 }
 
 /// The comment in a rule's user data: type 0, length, text (`NFTNL_UDATA_RULE_COMMENT`).
-pub(super) fn comment(mut bytes: &[u8]) -> Option<String> {
+pub(crate) fn comment(mut bytes: &[u8]) -> Option<String> {
     while let [kind, len, rest @ ..] = bytes {
         let value = rest.get(..usize::from(*len))?;
         if *kind == 0 {
@@ -268,13 +268,13 @@ pub(super) fn find(socket: &mut NetlinkSocket, raw: &Raw) -> Result<Option<Raw>,
     }
 }
 
-pub(super) struct Entry {
+pub(crate) struct Entry {
     key: Vec<u8>,
     pub(super) value: Vec<u8>,
     is_end: bool,
 }
 
-pub(super) fn parse_elements(list: &Attributes<'_>) -> Result<Vec<Entry>, Malformed> {
+pub(crate) fn parse_elements(list: &Attributes<'_>) -> Result<Vec<Entry>, Malformed> {
     let mut all = Vec::new();
     for (_, element) in list.iter() {
         let a = Attributes::parse(element)?;

@@ -403,3 +403,59 @@ fn new_rule(rule: &RuleSpec) -> Message {
         .nested(4, |m| rule.exprs.iter().fold(m, |m, expr| expr.write(m)))
         .bytes(7, &comment_bytes(rule.comment))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HostAddress, PortMap};
+    use netloom_types::{Family, Protocol};
+
+    /// One attribute: length, kind, value (whole words).
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(value.len() + 4).unwrap();
+        let mut bytes = len.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_published_port_has_the_bytes_of_the_kernels_header_files() {
+        const NESTED: u16 = 0x8000;
+        let element = Element::Port(PortMap {
+            host: HostAddress::Any(Family::V4),
+            protocol: Protocol::Tcp,
+            port: 80,
+            target: "10.1.0.2:8080".parse().unwrap(),
+        });
+        let raw = encode(&element).unwrap().remove(0);
+        let pending = Pending {
+            change: 0,
+            adds: true,
+            raw,
+        };
+        let bytes = element_message(&pending).finish(7).unwrap();
+        let key = attribute(1, &[6, 0, 0, 0, 0, 80, 0, 0]);
+        let data = attribute(1, &[10, 1, 0, 2, 0x1f, 0x90, 0, 0]);
+        let parts = [attribute(1 | NESTED, &key), attribute(2 | NESTED, &data)];
+        let entry = attribute(1 | NESTED, &parts.concat());
+        let body = [
+            vec![1, 0, 0, 0], // inet
+            attribute(1, b"netloom\0"),
+            attribute(2, b"any4\0"),
+            attribute(3 | NESTED, &entry),
+        ]
+        .concat();
+        let mut golden = u32::try_from(16 + body.len())
+            .unwrap()
+            .to_ne_bytes()
+            .to_vec();
+        golden.extend(0x0a0c_u16.to_ne_bytes()); // NFT_MSG_NEWSETELEM
+        golden.extend(0x0601_u16.to_ne_bytes()); // CREATE, EXCL, REQUEST
+        golden.extend(7_u32.to_ne_bytes());
+        golden.extend([0; 4]);
+        golden.extend(body);
+        assert_eq!(bytes, golden);
+    }
+}

@@ -16,6 +16,8 @@ const GET_ADDRESS: u16 = 22;
 const ADDRESS: u16 = 1;
 /// `IFA_LOCAL`.
 const LOCAL: u16 = 2;
+/// `IFA_BROADCAST`.
+const BROADCAST: u16 = 4;
 /// `IFA_F_NODAD`: an address of ours is unique because an allocator gave it; duplicate address
 /// detection would only keep it from being used for a second.
 const NO_DUPLICATE_DETECTION: u8 = 2;
@@ -31,9 +33,13 @@ fn message(kind: u16, flags: u16, index: u32, address: InterfaceAddr) -> Message
     let family = family_number(address.family());
     let header = [family, address.prefix_len(), no_detection, 0, a, b, c, d];
     let ip = octets(address.ip());
+    // As Docker's own driver does; a /31 (RFC 3021) and a /32 have no broadcast address.
+    let broadcast = (address.family() == Family::V4 && address.prefix_len() < 31)
+        .then(|| octets(address.subnet().last()));
     Message::new(kind, flags, &header)
         .bytes(LOCAL, &ip)
         .bytes(ADDRESS, &ip)
+        .when(broadcast, |m, last| m.bytes(BROADCAST, &last))
 }
 
 pub(crate) fn add(
@@ -67,7 +73,7 @@ pub(crate) fn addresses(socket: &mut NetlinkSocket) -> Result<Vec<LinkAddress>, 
     socket.dump(&message, "listing addresses", parse)
 }
 
-fn parse(received: &Received<'_>) -> Result<Option<LinkAddress>, Malformed> {
+pub(crate) fn parse(received: &Received<'_>) -> Result<Option<LinkAddress>, Malformed> {
     if received.kind != NEW_ADDRESS {
         return Ok(None);
     }

@@ -78,7 +78,7 @@ pub(crate) fn present(socket: &mut NetlinkSocket, name: &LinkName) -> Result<Lin
     })
 }
 
-fn parse(received: &Received<'_>) -> Result<Option<Link>, Malformed> {
+pub(crate) fn parse(received: &Received<'_>) -> Result<Option<Link>, Malformed> {
     if received.kind != NEW_LINK {
         return Ok(None);
     }

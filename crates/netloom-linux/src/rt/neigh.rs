@@ -29,7 +29,7 @@ pub(crate) fn neighbours(socket: &mut NetlinkSocket) -> Result<Vec<Neighbour>, K
     socket.dump(&message, "listing neighbours", parse)
 }
 
-fn parse(received: &Received<'_>) -> Result<Option<Neighbour>, Malformed> {
+pub(crate) fn parse(received: &Received<'_>) -> Result<Option<Neighbour>, Malformed> {
     if received.kind != NEW_NEIGHBOUR {
         return Ok(None);
     }

@@ -29,8 +29,9 @@ const TABLE: u16 = 15;
 const MAIN: u8 = 254;
 /// `RT_TABLE_LOCAL`: addresses of the host itself, no routes in the sense of this crate.
 const LOCAL: u32 = 255;
-/// `RTPROT_STATIC`.
-const STATIC: u8 = 4;
+/// `RTPROT_BOOT`, as `ip route` and Docker's own driver say, so that a container's routes look the
+/// same whoever made them.
+const BOOT: u8 = 3;
 /// `RTN_UNICAST`.
 const UNICAST: u8 = 1;
 /// `RT_SCOPE_UNIVERSE`.
@@ -56,7 +57,7 @@ fn message(kind: u16, flags: u16, index: u32, spec: &RouteSpec) -> Message {
     };
     let [a, b, c, d] = onlink.to_ne_bytes();
     let len = spec.destination.prefix_len();
-    let header = [family, len, 0, 0, MAIN, STATIC, scope, UNICAST, a, b, c, d];
+    let header = [family, len, 0, 0, MAIN, BOOT, scope, UNICAST, a, b, c, d];
     let mut message = Message::new(kind, flags, &header);
     if len > 0 {
         message.put(DESTINATION, &octets(spec.destination.first()));
@@ -118,7 +119,7 @@ pub(crate) fn routes(socket: &mut NetlinkSocket) -> Result<Vec<Route>, KernelErr
     Ok(all)
 }
 
-fn parse(received: &Received<'_>) -> Result<Option<Route>, Malformed> {
+pub(crate) fn parse(received: &Received<'_>) -> Result<Option<Route>, Malformed> {
     if received.kind != NEW_ROUTE {
         return Ok(None);
     }

@@ -17,6 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -105,15 +106,35 @@ impl Namespace {
     }
 }
 
-/// How long a packet that must not arrive is waited for; one that must arrive takes
-/// microseconds.
+/// How long a packet that must not arrive is waited for; one that may arrive takes microseconds.
 pub const PATIENCE: Duration = Duration::from_millis(250);
+/// How often a packet that must arrive is sent: neighbour discovery repeats after a second, and
+/// the kernel may take as long to notice that a link has a carrier.
+const TRIES: usize = 20;
 
-/// Whether a datagram from `from` reaches `to`, and the sender that `to` sees.
+/// Every datagram is told from late ones by its number.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// The sender that `to` sees of a datagram from `from`, which is sent until it arrives.
 pub fn datagram(from: &UdpSocket, to: &UdpSocket, at: &str) -> Option<IpAddr> {
-    let _ = from.send_to(b"hello", at);
-    let mut buffer = [0; 16];
-    to.recv_from(&mut buffer).ok().map(|(_, who)| who.ip())
+    (0..TRIES).find_map(|_| once(from, to, at))
+}
+
+/// Whether a datagram from `from` does not reach `to`.
+pub fn silence(from: &UdpSocket, to: &UdpSocket, at: &str) -> bool {
+    once(from, to, at).is_none()
+}
+
+fn once(from: &UdpSocket, to: &UdpSocket, at: &str) -> Option<IpAddr> {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
+    let _ = from.send_to(&number, at);
+    let mut buffer = [0; 4];
+    loop {
+        let (_, who) = to.recv_from(&mut buffer).ok()?;
+        if buffer == number {
+            return Some(who.ip());
+        }
+    }
 }
 
 /// A bridge of a network with its gateway, ready for containers.
