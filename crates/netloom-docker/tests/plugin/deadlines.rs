@@ -1,6 +1,7 @@
 //! dockerd waits for ever, so nobody lets it wait.
 
 use super::Plugin;
+use super::socket::serve;
 use axum::body::Body;
 use axum::http::StatusCode;
 use hyper::body::{Body as HttpBody, Bytes, Frame};
@@ -11,6 +12,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
 /// Long enough for an error to be built, short enough for a test.
 const SOON: Duration = Duration::from_millis(50);
@@ -47,6 +50,22 @@ fn plugin() -> (Plugin, Arc<Seen>) {
     (plugin, seen)
 }
 
+/// The next effects behind the edge; a test that waits for what never comes fails.
+async fn effects(plugin: &Plugin, count: usize) -> Vec<String> {
+    let mut effects = Vec::new();
+    let waiting = async {
+        while effects.len() < count {
+            effects.extend(plugin.journal.take());
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = Duration::from_secs(10);
+    tokio::time::timeout(patience, waiting)
+        .await
+        .expect("the work was not done");
+    effects
+}
+
 const POOL: &str = r#"{"AddressSpace":"NetloomLocal","Pool":"10.9.0.0/16"}"#;
 
 #[tokio::test]
@@ -73,13 +92,37 @@ async fn late_work_is_finished_and_its_pool_given_back() {
     plugin.send("IpamDriver.RequestPool", POOL).await;
     assert_eq!(plugin.journal.take(), Vec::<String>::new());
     plugin.ipam.gate.add_permits(1);
-    let mut effects = Vec::new();
-    while effects.len() < 2 {
-        effects.extend(plugin.journal.take());
-        tokio::task::yield_now().await;
-    }
+    let effects = effects(&plugin, 2).await;
     assert!(effects[0].starts_with("request_pool"), "{effects:?}");
     assert_eq!(effects[1], "release_pool pool-0");
+}
+
+/// dockerd dies while it waits; half a change would be worse than a whole one that nobody heard of.
+#[tokio::test]
+async fn a_caller_that_hangs_up_does_not_stop_the_work() {
+    let plugin = Plugin::new();
+    plugin.ipam.gate.forget_permits(usize::MAX);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("netloom.sock");
+    let server = serve(&plugin, &path);
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let length = POOL.len();
+    let request = format!(
+        "POST /IpamDriver.RequestPool HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{POOL}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    while plugin.ipam.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    // The server notices by reading the end of the stream.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    plugin.ipam.gate.add_permits(1);
+    let effects = effects(&plugin, 1).await;
+    server.abort();
+    assert!(effects[0].starts_with("request_pool"), "{effects:?}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use netloom_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -210,6 +211,7 @@ pub(crate) struct FakeIpam {
     state: Mutex<Pools>,
     /// Calls wait for a permit where a test took them all away.
     pub(crate) gate: Semaphore,
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -225,10 +227,17 @@ impl FakeIpam {
             journal,
             state: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            waiting: AtomicUsize::new(0),
         }
     }
 
+    /// How many calls came to the gate.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     async fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
     }
 
