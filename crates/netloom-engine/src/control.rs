@@ -9,6 +9,7 @@ use netloom_core::{
 use netloom_types::{EndpointId, NetworkId, PortBinding};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::apply::Outcome;
 use crate::engine::{Engine, Inner};
@@ -39,6 +40,7 @@ impl Engine {
 
 impl Inner {
     async fn create_network(&self, spec: NetworkSpec) -> Result<(), ControlError> {
+        self.may_build()?;
         let _world = self.world.read().await;
         let _lock = self.networks.write(&spec.id).await;
         self.refresh_network(&spec.id).await?;
@@ -75,6 +77,19 @@ impl Inner {
         self.apply(&plan).await.map(drop)
     }
 
+    /// Whether anything may be built.
+    fn may_build(&self) -> Result<(), ControlError> {
+        if self.dismantled.load(Ordering::Relaxed) {
+            return Err(ControlError::Unavailable {
+                what: "everything of Netloom was taken out of this host's kernel by `netloom \
+                       uninstall`: restart netloomd to use it again"
+                    .into(),
+                source: None,
+            });
+        }
+        Ok(())
+    }
+
     async fn create_endpoint(&self, spec: EndpointSpec) -> Result<EndpointGrant, ControlError> {
         let network = self.memory().network(&spec.network).map(|e| e.view.clone());
         let network = network.ok_or_else(|| unknown_network(&spec.network))?;
@@ -97,6 +112,14 @@ impl Inner {
         endpoint: &EndpointId,
         event: Event,
     ) -> Result<(Outcome, Reply), ControlError> {
+        match event {
+            Event::CreateEndpoint(..) | Event::Join(..) | Event::Publish(..) => self.may_build()?,
+            Event::CreateNetwork(_)
+            | Event::DeleteNetwork(_)
+            | Event::DeleteEndpoint(_)
+            | Event::Leave(_)
+            | Event::Revoke(_) => {}
+        }
         let _network = self.networks.read(network).await;
         let _endpoint = self.endpoints.write(endpoint).await;
         self.refresh_network(network).await?;

@@ -7,6 +7,7 @@ use netloom_core::{
 use netloom_types::{BootId, EndpointId, NetworkId};
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::RwLock;
 
@@ -76,6 +77,8 @@ pub(crate) struct Inner {
     /// Held from a new network's check against the others until it is on record; never over a
     /// driver's work.
     pub(crate) admission: tokio::sync::Mutex<()>,
+    /// Set once everything was taken out of the kernel on purpose: nothing is built any more.
+    pub(crate) dismantled: AtomicBool,
 }
 
 impl fmt::Debug for Inner {
@@ -126,6 +129,7 @@ impl Engine {
                 networks: Locks::default(),
                 endpoints: Locks::default(),
                 admission: tokio::sync::Mutex::default(),
+                dismantled: AtomicBool::new(false),
             }),
         })
     }

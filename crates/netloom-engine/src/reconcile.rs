@@ -1,14 +1,35 @@
 //! Brings the kernel to what is on record, and finishes what was begun.
 
 use netloom_core::{
-    ControlError, DriverError, EndpointState, Finding, FindingKind, NetworkState, Repair,
+    ControlError, Desired, DriverError, EndpointState, Finding, FindingKind, NetworkState, Repair,
 };
 use netloom_types::{EndpointId, NetworkId};
+use std::sync::atomic::Ordering;
 
 use crate::apply::chain;
-use crate::engine::Inner;
+use crate::engine::{Engine, Inner};
 use crate::memory::Subject;
 use crate::plan::{Event, Step};
+
+impl Engine {
+    /// Takes everything of ours out of the kernel, and builds nothing any more until the next
+    /// start. The records stay: the next start builds what they say.
+    ///
+    /// # Errors
+    /// When the kernel could not be read.
+    pub async fn dismantle(&self) -> Result<Vec<Finding>, ControlError> {
+        self.run(|inner| async move {
+            let _world = inner.world.write().await;
+            inner.dismantled.store(true, Ordering::Relaxed);
+            let mut removed = Vec::new();
+            for driver in &inner.parts.drivers {
+                removed.extend(driver.reconcile(&Desired::default()).await?);
+            }
+            Ok(removed)
+        })
+        .await
+    }
+}
 
 impl Inner {
     /// Compares every driver's part of the kernel with the records.
@@ -25,6 +46,9 @@ impl Inner {
     /// Finishes removals, and has every driver bring its part of the kernel to the records.
     pub(crate) async fn reconcile_kernel(&self) -> Result<Vec<Finding>, ControlError> {
         let _world = self.world.write().await;
+        if self.dismantled.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
         self.resolve_doubts().await;
         self.finish_removals().await;
         let mut findings = Vec::new();

@@ -252,3 +252,21 @@ async fn a_boot_ends_every_sandbox() {
     assert!(host.driver.kernel().ports.is_empty());
     assert_eq!(host.driver.kernel().networks.len(), 1);
 }
+
+#[tokio::test]
+async fn what_was_dismantled_is_built_by_the_next_start_and_not_before() {
+    let host = Host::new();
+    let engine = host.start().await;
+    for call in LIFE.into_iter().take(4) {
+        perform(&engine, call).await.unwrap();
+    }
+    let kernel = host.driver.kernel();
+    engine.dismantle().await.unwrap();
+    assert_eq!(host.driver.kernel(), support::Kernel::default());
+    engine.reconcile().await.unwrap();
+    assert!(perform(&engine, Call::Join).await.is_err());
+    assert!(engine.create_network(network(2)).await.is_err());
+    assert_eq!(host.driver.kernel(), support::Kernel::default());
+    host.start().await.reconcile().await.unwrap();
+    assert_eq!(host.driver.kernel(), kernel);
+}

@@ -1,0 +1,139 @@
+//! One list of settings for flags, environment and file, so that they cannot disagree.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Each setting, perhaps given. The flag `--state-dir`, the variable `NETLOOM_STATE_DIR` and the key
+/// `state_dir` of the file are the same field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Layer {
+    /// Where records and the address journal lie; lives as long as the host [default: /var/lib/netloom]
+    #[arg(long, value_name = "DIR", env = "NETLOOM_STATE_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// Where sockets lie; lives as long as the boot [default: /run/netloom]
+    #[arg(long, value_name = "DIR", env = "NETLOOM_RUN_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_dir: Option<PathBuf>,
+
+    /// The socket that dockerd looks for; its file name is the plugin's name
+    /// [default: /run/docker/plugins/netloom.sock]
+    #[arg(long, value_name = "PATH", env = "NETLOOM_PLUGIN_SOCKET")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) plugin_socket: Option<PathBuf>,
+
+    /// The socket of the local API [default: api.sock in the run directory]
+    #[arg(long, value_name = "PATH", env = "NETLOOM_API_SOCKET")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) api_socket: Option<PathBuf>,
+
+    /// A group whose members may use the local API besides root
+    #[arg(long, value_name = "GROUP", env = "NETLOOM_API_GROUP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) api_group: Option<String>,
+
+    /// Docker's own socket, for lists and events [default: /run/docker.sock]
+    #[arg(long, value_name = "PATH", env = "NETLOOM_DOCKER_SOCKET")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) docker_socket: Option<PathBuf>,
+
+    /// The port relay's socket [default: relay.sock in the run directory]
+    #[arg(long, value_name = "PATH", env = "NETLOOM_RELAY_SOCKET")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) relay_socket: Option<PathBuf>,
+
+    /// Whether published ports are reserved by netloom-relay, which also carries 127.0.0.1 and ::1
+    /// to containers [default: on]
+    #[arg(long, value_name = "on|off", env = "NETLOOM_RELAY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) relay: Option<Toggle>,
+
+    /// A loopback address for metrics and health over HTTP, such as 127.0.0.1:9323 [default: none]
+    #[arg(long, value_name = "ADDRESS", env = "NETLOOM_METRICS_LISTEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics_listen: Option<String>,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter per module [default: info]
+    #[arg(long, value_name = "FILTER", env = "NETLOOM_LOG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<String>,
+
+    /// How log lines are written [default: human]
+    #[arg(long, value_name = "human|json", env = "NETLOOM_LOG_FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// After how many milliseconds a plugin call is answered with an error; its work goes on
+    /// [default: 10000]
+    #[arg(long, value_name = "MS", env = "NETLOOM_DEADLINE_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deadline_ms: Option<u64>,
+
+    /// Seconds between two comparisons with Docker's list and the kernel; changes that are told of
+    /// are looked at at once [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "NETLOOM_AUDIT_INTERVAL_S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audit_interval_s: Option<u64>,
+
+    /// The pools that networks without --subnet get theirs from: BASE:LENGTH cuts BASE into subnets
+    /// of that prefix length [default: 10.128.0.0/10:20 and a unique local IPv6 prefix of the host]
+    #[arg(
+        long,
+        value_name = "BASE:LENGTH",
+        env = "NETLOOM_DEFAULT_POOLS",
+        value_delimiter = ','
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) default_pools: Option<Vec<String>>,
+
+    /// The lowest number of an interface that is made inside a sandbox; Docker before 28 numbers
+    /// interfaces of other networks without looking [default: 0]
+    #[arg(long, value_name = "NUMBER", env = "NETLOOM_FIRST_INTERFACE_NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_interface_number: Option<u16>,
+}
+
+/// Something that is on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Toggle {
+    /// It is used.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Layer {
+    /// This layer where it says something, else `below`.
+    pub(crate) fn over(self, below: Self) -> Self {
+        Self {
+            state_dir: self.state_dir.or(below.state_dir),
+            run_dir: self.run_dir.or(below.run_dir),
+            plugin_socket: self.plugin_socket.or(below.plugin_socket),
+            api_socket: self.api_socket.or(below.api_socket),
+            api_group: self.api_group.or(below.api_group),
+            docker_socket: self.docker_socket.or(below.docker_socket),
+            relay_socket: self.relay_socket.or(below.relay_socket),
+            relay: self.relay.or(below.relay),
+            metrics_listen: self.metrics_listen.or(below.metrics_listen),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+            deadline_ms: self.deadline_ms.or(below.deadline_ms),
+            audit_interval_s: self.audit_interval_s.or(below.audit_interval_s),
+            default_pools: self.default_pools.or(below.default_pools),
+            first_interface_number: self.first_interface_number.or(below.first_interface_number),
+        }
+    }
+}
