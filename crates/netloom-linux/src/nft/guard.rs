@@ -2,7 +2,7 @@
 
 use super::Layer;
 use super::expr::{Base, Compare, Expr, Meta};
-use super::rules::{
+use super::matches::{
     ACCEPT, Chain, DROP, ICMP6, Match, NAME_WORDS, V4, V6, compare, from, icmp, jump, name_at,
     payload, source, transport, udp_from,
 };

@@ -3,7 +3,7 @@
 use super::batch::{HEADER, Kind, family_of, message};
 use super::elements::{Raw, pair_ranges};
 use super::layout::{CHAINS, ChainSpec, Keys, SETS, SetSpec, byte_len};
-use super::rules::RuleSpec;
+use super::matches::RuleSpec;
 use super::{Layer, TABLE};
 use crate::KernelError;
 use crate::socket::NetlinkSocket;

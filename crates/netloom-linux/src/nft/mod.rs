@@ -58,6 +58,7 @@ pub(crate) mod forward;
 mod guard;
 pub(crate) mod inspect;
 pub(crate) mod layout;
+mod matches;
 pub(crate) mod rules;
 pub(crate) mod table;
 

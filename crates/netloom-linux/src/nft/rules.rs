@@ -1,232 +1,18 @@
-//! The rules of our tables. Each has a comment that is unique in its chain, which people read in
-//! `nft list ruleset`, and by which we know the rule again.
+//! The rules of our inet table. Each has a comment that is unique in its chain, which people read
+//! in `nft list ruleset`, and by which we know the rule again.
 
 use super::Layer;
-use super::expr::{Base, Compare, Conntrack, Expr, Meta, Nat, Verdict};
-
-/// A rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RuleSpec {
-    pub(crate) layer: Layer,
-    pub(crate) chain: &'static str,
-    pub(crate) comment: &'static str,
-    pub(crate) exprs: Vec<Expr>,
-}
-
-/// Words that an interface name takes.
-pub(super) const NAME_WORDS: u32 = 4;
-/// `NFPROTO_IPV4`.
-pub(super) const V4: u8 = 2;
-/// `NFPROTO_IPV6`.
-pub(super) const V6: u8 = 10;
-/// IANA protocol numbers.
-const ICMP: u8 = 1;
-const UDP: u8 = 17;
-pub(super) const ICMP6: u8 = 58;
-/// `RTN_LOCAL`.
-const LOCAL: u32 = 2;
-/// `NF_CT_STATE_INVALID_BIT`.
-const INVALID: u32 = 1;
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
-const ESTABLISHED_RELATED: u32 = 2 | 4;
-/// `IPS_DST_NAT`.
-const TRANSLATED: u32 = 32;
+use super::expr::{Base, Compare, Conntrack, Expr, Meta, Nat};
+use super::matches::{
+    ACCEPT, Chain, DROP, ESTABLISHED_RELATED, ICMP, ICMP6, INVALID, Match, NAME_WORDS, RuleSpec,
+    TRANSLATED, V4, V6, compare, conntrack, destination, family, from, icmp, jump, lookup, name_at,
+    payload, same_bridge, source, to, to_local, transport, untranslated, words,
+};
 
 /// Marks the first packet of a connection that comes back to the bridge it came from, from the
 /// forward chain to the postrouting chain and no further. `nl` in ASCII, so that it meets no mark
 /// of others, who count from low bits.
 const HAIRPIN_MARK: u32 = 0x6e6c_0001;
-
-/// A rule's condition: expressions in a row.
-pub(super) type Match = Vec<Expr>;
-
-pub(super) fn name_at(key: Meta, word: u32) -> Expr {
-    Expr::Meta { key, word }
-}
-
-fn in_set(key: Meta, set: &'static str) -> Match {
-    vec![
-        name_at(key, 0),
-        Expr::Lookup {
-            set,
-            word: 0,
-            how: Compare::Equal,
-        },
-    ]
-}
-
-pub(super) fn from(set: &'static str) -> Match {
-    in_set(Meta::InputName, set)
-}
-
-fn to(set: &'static str) -> Match {
-    in_set(Meta::OutputName, set)
-}
-
-/// Input and output are the same bridge of ours.
-fn same_bridge() -> Match {
-    vec![
-        name_at(Meta::InputName, 0),
-        name_at(Meta::OutputName, NAME_WORDS),
-        Expr::Lookup {
-            set: "same",
-            word: 0,
-            how: Compare::Equal,
-        },
-    ]
-}
-
-pub(super) fn compare(how: Compare, value: &[u8]) -> Expr {
-    Expr::Compare {
-        how,
-        word: 0,
-        value: value.to_vec(),
-    }
-}
-
-fn family(number: u8) -> Match {
-    vec![
-        name_at(Meta::NetworkFamily, 0),
-        compare(Compare::Equal, &[number]),
-    ]
-}
-
-pub(super) fn transport(protocol: u8) -> Match {
-    vec![
-        name_at(Meta::TransportProtocol, 0),
-        compare(Compare::Equal, &[protocol]),
-    ]
-}
-
-/// An ICMP or ICMPv6 message of a type.
-pub(super) fn icmp(protocol: u8, kind: u8) -> Match {
-    let mut exprs = transport(protocol);
-    exprs.push(payload(Base::Transport, 0, 1, 0));
-    exprs.push(compare(Compare::Equal, &[kind]));
-    exprs
-}
-
-/// A UDP datagram from a port.
-pub(super) fn udp_from(port: u16) -> Match {
-    let mut exprs = transport(UDP);
-    exprs.push(payload(Base::Transport, 0, 2, 0));
-    exprs.push(compare(Compare::Equal, &port.to_be_bytes()));
-    exprs
-}
-
-pub(super) fn payload(base: Base, offset: u32, len: u32, word: u32) -> Expr {
-    Expr::Payload {
-        base,
-        offset,
-        len,
-        word,
-    }
-}
-
-/// The address of an IP header: offset and bytes.
-pub(super) fn source(version: u8, word: u32) -> Expr {
-    match version {
-        V4 => payload(Base::Network, 12, 4, word),
-        _ => payload(Base::Network, 8, 16, word),
-    }
-}
-
-fn destination(version: u8, word: u32) -> Expr {
-    match version {
-        V4 => payload(Base::Network, 16, 4, word),
-        _ => payload(Base::Network, 24, 16, word),
-    }
-}
-
-/// Words that an address takes.
-fn words(version: u8) -> u32 {
-    match version {
-        V4 => 1,
-        _ => 4,
-    }
-}
-
-fn conntrack(key: Conntrack, bits: u32) -> Match {
-    vec![
-        Expr::Conntrack { key, word: 0 },
-        Expr::Mask {
-            word: 0,
-            mask: bits.to_ne_bytes(),
-        },
-        compare(Compare::Differs, &[0; 4]),
-    ]
-}
-
-/// The destination of the connection was not changed by us.
-fn untranslated() -> Match {
-    vec![
-        Expr::Conntrack {
-            key: Conntrack::Status,
-            word: 0,
-        },
-        Expr::Mask {
-            word: 0,
-            mask: TRANSLATED.to_ne_bytes(),
-        },
-        compare(Compare::Equal, &[0; 4]),
-    ]
-}
-
-fn to_local() -> Match {
-    vec![
-        Expr::DestinationType { word: 0 },
-        compare(Compare::Equal, &LOCAL.to_ne_bytes()),
-    ]
-}
-
-fn lookup(set: &'static str, how: Compare) -> Match {
-    vec![Expr::Lookup { set, word: 0, how }]
-}
-
-/// Rules of one chain under construction.
-pub(super) struct Chain {
-    layer: Layer,
-    name: &'static str,
-    pub(super) rules: Vec<RuleSpec>,
-}
-
-impl Chain {
-    pub(super) fn new(layer: Layer, name: &'static str) -> Self {
-        Self {
-            layer,
-            name,
-            rules: Vec::new(),
-        }
-    }
-
-    /// Adds a rule: every match must hold, then `end` happens.
-    pub(super) fn rule<const N: usize>(
-        mut self,
-        comment: &'static str,
-        matches: [Match; N],
-        end: Expr,
-    ) -> Self {
-        let mut exprs: Vec<Expr> = matches.into_iter().flatten().collect();
-        if end == Expr::Verdict(Verdict::Drop) {
-            exprs.push(Expr::Counter);
-        }
-        exprs.push(end);
-        self.rules.push(RuleSpec {
-            layer: self.layer,
-            chain: self.name,
-            comment,
-            exprs,
-        });
-        self
-    }
-}
-
-pub(super) const ACCEPT: Expr = Expr::Verdict(Verdict::Accept);
-pub(super) const DROP: Expr = Expr::Verdict(Verdict::Drop);
-
-pub(super) fn jump(chain: &'static str) -> Expr {
-    Expr::Verdict(Verdict::Jump(chain))
-}
 
 /// Every rule, in order.
 pub(crate) fn all() -> Vec<RuleSpec> {
@@ -632,6 +418,7 @@ fn postrouting() -> Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nft::expr::Verdict;
     use crate::nft::layout::{CHAINS, SETS};
 
     #[test]

@@ -8,7 +8,8 @@ use super::inspect::{
     LIST_SET, LIST_TABLE, RANGE_END, comment_bytes,
 };
 use super::layout::{CHAINS, ChainSpec, SETS, SetSpec, byte_len, type_number};
-use super::rules::{self, RuleSpec};
+use super::matches::RuleSpec;
+use super::rules;
 use super::{Layer, TABLE};
 use crate::socket::{NetlinkSocket, refused};
 use crate::wire::{APPEND, EXCLUSIVE, Message};
