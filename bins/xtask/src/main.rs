@@ -62,6 +62,9 @@ enum Task {
     /// A plugin that does next to nothing.
     #[command(hide = true)]
     FloorPlugin(FloorArgs),
+    /// Stands between dockerd and a plugin and writes down what they say.
+    #[command(hide = true)]
+    RecordProxy(ProxyArgs),
     /// Answers each datagram to this UDP port with itself.
     #[command(hide = true)]
     UdpEcho { port: u16 },
@@ -140,6 +143,20 @@ struct FloorArgs {
     record: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct ProxyArgs {
+    #[arg(long)]
+    front: PathBuf,
+    #[arg(long)]
+    behind: PathBuf,
+    #[arg(long)]
+    out: PathBuf,
+    #[arg(long)]
+    docker: String,
+    #[arg(long)]
+    date: String,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli.task) {
@@ -167,6 +184,7 @@ fn run(task: Task) -> Result<bool> {
             };
             netloom_lab::serve_floor_plugin(&args.socket, &settings).map(|()| true)
         }
+        Task::RecordProxy(args) => record::proxy(&args),
         Task::UdpEcho { port } => echo_datagrams(port),
     }
 }

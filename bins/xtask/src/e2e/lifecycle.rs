@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use netloom_lab::Peer;
 
 use super::{Lab, Scenario};
+use crate::record;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::short(
@@ -33,6 +34,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         reboot,
     ),
     Scenario::whole("lifecycle: the daemon starts no program", no_execve),
+    Scenario::short(
+        "lifecycle: Docker asks what it asked when it was recorded",
+        as_recorded,
+    ),
 ];
 
 /// Pings ten times a second for four seconds while `meanwhile` happens; demands every answer.
@@ -234,4 +239,11 @@ fn everyday(lab: &Lab) -> Result<()> {
     lab.docker("network connect blue one")?;
     lab.docker("rm -f one")?;
     lab.docker("network rm blue").map(drop)
+}
+
+fn as_recorded(lab: &mut Lab) -> Result<()> {
+    let fresh = record::life(&lab.host)?;
+    let differences = record::compare(&fresh, &record::file_of(&fresh))?;
+    ensure!(differences.is_empty(), "{}", differences.join("\n"));
+    Ok(())
 }
