@@ -100,11 +100,14 @@ async fn call(state: PluginState, method: Option<Method>, request: Request) -> A
     if method.body() == BodyRule::Required && body.iter().all(u8::is_ascii_whitespace) {
         // dockerd repeats a call whose connection broke, but its body is spent by then. The
         // first try may or may not have been done, so the only true answer is an error.
-        return Err(Failure::bad_body(format!(
-            "{} came without a body, as dockerd sends it when a connection broke in the middle \
-             of a call; run the docker command again",
-            method.name()
-        )));
+        return Err(Failure::protocol(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "{} came without its body, because the connection to netloom broke in the middle \
+                 of the call; run the docker command again",
+                method.name()
+            ),
+        ));
     }
     let mut work = tokio::spawn(perform(state.clone(), method, body));
     match timeout_at(until, &mut work).await {
