@@ -32,6 +32,8 @@
 mod bridge;
 mod ports;
 pub mod relay;
+mod watch;
 
 pub use bridge::{BridgeConfig, BridgeDriver};
 pub use ports::{FakeKeeper, KeeperError, NoRelay, PortKeeper, RelayClient};
+pub use watch::watch_kernel;

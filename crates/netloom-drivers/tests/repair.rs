@@ -170,6 +170,26 @@ fn an_element_that_someone_removed() {
 }
 
 #[test]
+fn what_others_change_is_told() {
+    on_a_host(|host| {
+        let (_one, _two) = populated(host);
+        let monitor = host.kernel.monitor().unwrap();
+        let vandal = netloom_linux::LinuxKernel::open().unwrap();
+        vandal.apply(&KernelStep::RemoveTable).unwrap();
+        let mut told = None;
+        netloom_drivers::watch_kernel(monitor, |change| {
+            told = told.or(change);
+            match change {
+                Some(_) => std::ops::ControlFlow::Break(()),
+                None => std::ops::ControlFlow::Continue(()),
+            }
+        })
+        .unwrap();
+        assert_eq!(told, Some(netloom_linux::Change::Ruleset));
+    });
+}
+
+#[test]
 fn a_published_port_that_nobody_keeps() {
     on_a_host(|host| {
         let _containers = populated(host);

@@ -112,7 +112,7 @@ pub(super) fn create_network(kernel: &dyn Kernel, plan: &NetworkPlan) -> Result<
     let what = || format!("network {} could not be built", plan.id);
     let link = kernel
         .link(plan.name())
-        .map_err(|e| read_error(what(), e))?;
+        .map_err(|e| read_error(&what(), e))?;
     let owner = owner(plan, link.as_ref()).map_err(DriverError::Conflict)?;
     let built = Transaction::run(kernel, |tx| {
         tx.apply(&[KernelStep::EnsureTable])?;
@@ -186,7 +186,7 @@ pub(super) fn delete_network(
     let what = || format!("network {} could not be removed", plan.id);
     let link = kernel
         .link(plan.name())
-        .map_err(|e| read_error(what(), e))?;
+        .map_err(|e| read_error(&what(), e))?;
     let mut steps = Vec::new();
     // The bridge first: the walls fall last.
     if owner(plan, link.as_ref()) == Ok(Owner::Network) {
@@ -413,7 +413,7 @@ pub(super) fn sandbox_lives(path: &Path) -> bool {
 }
 
 /// A kernel that could not be read.
-pub(super) fn read_error(what: String, error: KernelError) -> DriverError {
+pub(super) fn read_error(what: &str, error: KernelError) -> DriverError {
     DriverError::Unavailable {
         what: format!("{what}: the kernel could not be read"),
         source: Some(Box::new(error)),

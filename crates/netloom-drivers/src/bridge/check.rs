@@ -70,14 +70,14 @@ pub(super) fn host(kernel: &dyn Kernel, plan: &NetworkPlan) -> Result<(), Driver
     let what = || format!("network {} could not be checked", plan.id);
     let link = kernel
         .link(plan.name())
-        .map_err(|e| read_error(what(), e))?;
+        .map_err(|e| read_error(&what(), e))?;
     owner(plan, link.as_ref()).map_err(DriverError::Conflict)?;
-    let routes = kernel.routes().map_err(|e| read_error(what(), e))?;
+    let routes = kernel.routes().map_err(|e| read_error(&what(), e))?;
     let own = link.map(|link| link.index);
     let Some((route, subnet)) = overlaps(plan, &routes, own).next() else {
         return Ok(());
     };
-    let links = kernel.links().map_err(|e| read_error(what(), e))?;
+    let links = kernel.links().map_err(|e| read_error(&what(), e))?;
     let via = links
         .iter()
         .find(|link| Some(link.index) == route.link)

@@ -17,6 +17,8 @@ mod reaper;
 mod snapshot;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::ports::PortKeeper;
 use apply::Join;

@@ -6,7 +6,7 @@ use netloom_types::{Family, LinkName};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What Ethernet carries (IEEE 802.3), and what Docker's bridge uses when nothing is said.
-const MTU_DEFAULT: u32 = 1500;
+pub(super) const MTU_DEFAULT: u32 = 1500;
 /// The smallest MTU of IPv4 (RFC 791).
 const MTU_MIN: u32 = 68;
 /// The smallest MTU of IPv6 (RFC 8200, section 5).

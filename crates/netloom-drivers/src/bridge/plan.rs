@@ -1,7 +1,9 @@
 //! What a network and its endpoints need in the kernel: pure functions of their specifications.
 
 use super::names;
-use super::options::{BridgeOptions, EndpointOptions, GatewayMode, PlacementWish, PortPublishing};
+use super::options::{
+    BridgeOptions, EndpointOptions, GatewayMode, MTU_DEFAULT, PlacementWish, PortPublishing,
+};
 use netloom_core::{
     DesiredEndpoint, DriverError, EndpointSpec, GatewayService, NetworkSpec, PublishedPort, Reach,
     StaticRoute, SubnetSpec,
@@ -315,6 +317,7 @@ impl EndpointPlan {
                 .filter(|_| way_out)
                 .and_then(|address| network.default_gateway(address.ip()))
         };
+        let ports = port_elements(network, &endpoint.ports);
         let placement = match (own.placement, network.options.placement) {
             (PlacementWish::Auto, PlacementWish::Auto) => PlacementWish::Auto,
             _ => PlacementWish::Caller,
@@ -324,10 +327,10 @@ impl EndpointPlan {
             mac: endpoint.mac,
             alias: names::endpoint_tag(&spec.id),
             bridge: network.name().clone(),
-            flags: port_flags(&network.options),
+            flags: port_flags(&network.options, hairpin(&ports)),
             mtu: network.options.mtu,
             guard: guard_elements(&network.options, &host_end, endpoint),
-            ports: port_elements(network, &endpoint.ports),
+            ports,
             gateway_v4: gateway(spec.addresses.ipv4),
             gateway_v6: gateway(spec.addresses.ipv6),
             other_subnets: other_subnets(network, &addresses),
@@ -436,8 +439,20 @@ pub(super) enum Routes {
     WithDefault,
 }
 
-fn port_flags(options: &BridgeOptions) -> PortFlags {
+/// Whether frames may leave through the port that they came from: so a container reaches itself
+/// by its published port, where br_netfilter turns the packet round on the bridge. Without such a
+/// port it stays off, because it also gives a container its own broadcasts back.
+pub(super) fn hairpin(ports: &[Element]) -> Switch {
+    if ports.iter().any(|port| matches!(port, Element::Port(_))) {
+        Switch::On
+    } else {
+        Switch::Off
+    }
+}
+
+fn port_flags(options: &BridgeOptions, hairpin: Switch) -> PortFlags {
     PortFlags {
+        hairpin: Some(hairpin),
         isolated: Some(match options.icc {
             Switch::On => Switch::Off,
             Switch::Off => Switch::On,

@@ -2,8 +2,9 @@
 
 use super::BridgeDriver;
 use super::apply::{self, forget_flows};
+use super::names;
 use super::options::{BridgeOptions, GatewayMode, PortPublishing};
-use super::plan::{NetworkPlan, port_elements};
+use super::plan::{NetworkPlan, hairpin, port_elements};
 use crate::ports::KeeperError;
 use crate::relay::{Refusal, Reservation};
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use netloom_core::{
     Desired, DesiredEndpoint, DriverError, Finding, FindingKind, NetworkSpec, PublishedPort,
     Publisher, Reach, Repair, crash_point,
 };
-use netloom_linux::{ConntrackFilter, Kernel, KernelStep};
+use netloom_linux::{ConntrackFilter, Kernel, KernelStep, PortFlags, Switch};
 use netloom_types::{EndpointId, Family, HostPorts, PortBinding, Protocol};
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -202,6 +203,23 @@ fn early_flows(ports: &[PublishedPort]) -> Vec<KernelStep> {
         .collect()
 }
 
+fn hairpin_step(endpoint: &EndpointId, hairpin: Switch) -> KernelStep {
+    KernelStep::SetPortFlags {
+        link: names::host_end(endpoint),
+        flags: PortFlags {
+            hairpin: Some(hairpin),
+            ..PortFlags::default()
+        },
+    }
+}
+
+/// Only a container that calls itself by its published port needs it.
+fn reflecting(kernel: &dyn Kernel, step: &KernelStep) {
+    if let Err(error) = kernel.apply(step) {
+        tracing::warn!(%error, "a container may not reach itself by its published port");
+    }
+}
+
 /// Forgets flows. One that stays is a nuisance until it times out, no reason to keep a container.
 pub(super) fn forget(kernel: &dyn Kernel, addresses: BTreeSet<IpAddr>) {
     flush(kernel, &forget_flows(addresses));
@@ -283,7 +301,11 @@ impl BridgeDriver {
         for _ in 0..TRIES_MAX {
             let (ports, of_wish) = spread(wishes, &chosen);
             let wanted = reservations(owner, &ports);
-            let error = match self.shared.keeper.reserve(&wanted).await {
+            let reserved = match first_repeat(&wanted) {
+                Some(index) => Err(chosen_already(index, &wanted)),
+                None => self.shared.keeper.reserve(&wanted).await,
+            };
+            let error = match reserved {
                 Ok(()) => return Ok(ports),
                 Err(error) => error,
             };
@@ -390,6 +412,37 @@ fn keeper_silent(all: &[Reservation], error: &KeeperError) -> Vec<Finding> {
     }]
 }
 
+/// The wishes without those that say the same again; each wish for any port stands for one more.
+fn without_repeats(wanted: &[PortBinding]) -> Vec<PortBinding> {
+    let mut seen = BTreeSet::new();
+    wanted
+        .iter()
+        .filter(|binding| binding.host_ports == HostPorts::Ephemeral || seen.insert(**binding))
+        .copied()
+        .collect()
+}
+
+/// The first reservation that is there before already: two wishes have come to the same port.
+fn first_repeat(wanted: &[Reservation]) -> Option<usize> {
+    let mut seen = BTreeSet::new();
+    wanted.iter().position(|port| !seen.insert(port.key()))
+}
+
+fn chosen_already(index: usize, wanted: &[Reservation]) -> KeeperError {
+    match wanted.get(index) {
+        Some(port) => KeeperError::Refused {
+            index,
+            port: Box::new(port.clone()),
+            refusal: Refusal::InUse,
+            reason: "this container has asked for it twice".into(),
+        },
+        None => KeeperError::Unavailable {
+            socket: "the list of ports".into(),
+            reason: format!("it has no entry {index}"),
+        },
+    }
+}
+
 /// All ports that the chosen ones mean, and for each that needs a reservation its wish.
 fn spread(wishes: &[Wish], chosen: &[u16]) -> (Vec<PublishedPort>, Vec<usize>) {
     let mut ports = Vec::new();
@@ -440,7 +493,7 @@ impl Publisher for BridgeDriver {
         }
         let _gate = self.shared.gate.read().await;
         let routed = |family| plan.options.mode(family) == GatewayMode::Routed;
-        let mut wishes: Vec<Wish> = wanted
+        let mut wishes: Vec<Wish> = without_repeats(wanted)
             .iter()
             .map(|binding| {
                 let mut wish = wish(&plan.options, endpoint, binding, &self.shared.next_port);
@@ -457,9 +510,14 @@ impl Publisher for BridgeDriver {
         };
         crash_point!("driver.publish.reserved");
         for family in [Family::V4, Family::V6].into_iter().filter(|f| routed(*f)) {
-            ports.extend(wanted.iter().filter_map(|b| opened(endpoint, b, family)));
+            ports.extend(
+                without_repeats(wanted)
+                    .iter()
+                    .filter_map(|b| opened(endpoint, b, family)),
+            );
         }
         let elements = port_elements(&plan, &ports);
+        let reflect = hairpin_step(&owner, hairpin(&elements));
         let steps: Vec<KernelStep> = elements.into_iter().map(KernelStep::AddElement).collect();
         let early = early_flows(&ports);
         let what = format!("the ports of endpoint {owner} could not be published");
@@ -471,6 +529,7 @@ impl Publisher for BridgeDriver {
                 kernel
                     .apply_all(&steps)
                     .map_err(|error| apply::apply_error(what, error))?;
+                reflecting(kernel, &reflect);
                 flush(kernel, &early);
                 Ok(())
             })
@@ -500,12 +559,17 @@ impl Publisher for BridgeDriver {
             .map(KernelStep::DeleteElement)
             .collect();
         let flows = flows(ports);
+        let last = endpoint.ports.iter().all(|port| ports.contains(port));
+        let reflect = last.then(|| hairpin_step(&endpoint.spec.id, Switch::Off));
         let what = format!(
             "ports of endpoint {} could not be revoked",
             endpoint.spec.id
         );
         self.on_kernel(move |kernel| {
             apply::delete_all(kernel, &steps).map_err(|e| apply::apply_error(what, e))?;
+            if let Some(step) = reflect {
+                reflecting(kernel, &step);
+            }
             crash_point!("driver.revoke.programmed");
             forget(kernel, flows);
             Ok(())

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads everything that `wanted` is compared with.
 pub(super) fn take(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Snapshot, DriverError> {
-    read(kernel, wanted).map_err(|error| read_error("the comparison failed".into(), error))
+    read(kernel, wanted).map_err(|error| read_error("the comparison failed", error))
 }
 
 fn read(kernel: &dyn Kernel, wanted: &Wanted) -> Result<Snapshot, KernelError> {
@@ -71,7 +71,7 @@ pub(super) fn apply_leniently(kernel: &dyn Kernel, steps: &[KernelStep]) -> Resu
 /// Keeps our networks and Docker's own bridges apart: the accept pair in DOCKER-USER comes before
 /// Docker's isolation, so our table has to do what Docker's would have done.
 pub(super) fn wall_off_docker(kernel: &dyn Kernel) -> Result<(), DriverError> {
-    let failed = |error| read_error("Docker's own bridges".into(), error);
+    let failed = |error| read_error("Docker's own bridges", error);
     let table = kernel.netloom_table().map_err(failed)?;
     if table.state == netloom_linux::TableState::Absent {
         return Ok(());

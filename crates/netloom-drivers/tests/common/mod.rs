@@ -2,6 +2,11 @@
 //! touches the namespace of the machine.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "a module of test programs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail their test"
+)]
 
 use netloom_core::{
     Addresses, Attachment, Desired, DesiredEndpoint, Driver, EndpointSpec, Finding, FindingKind,
