@@ -102,11 +102,8 @@ async fn call(state: PluginState, method: Option<Method>, request: Request) -> A
         // first try may or may not have been done, so the only true answer is an error.
         return Err(Failure::protocol(
             StatusCode::BAD_REQUEST,
-            format!(
-                "{} came without its body, because the connection to netloom broke in the middle \
-                 of the call; run the docker command again",
-                method.name()
-            ),
+            "the call came without its body, because the connection to netloom broke in the middle \
+             of it; run the docker command again",
         ));
     }
     let mut work = tokio::spawn(perform(state.clone(), method, body));
