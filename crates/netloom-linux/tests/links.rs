@@ -337,3 +337,56 @@ fn a_link_of_ours_that_someone_removes_is_noticed() {
         );
     });
 }
+
+#[test]
+fn what_a_killed_process_left_half_made_is_completed() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        // The group that links of ours are born in; the alias would have come next.
+        let group = 0x6e6c_0001_u32.to_string();
+        output(
+            "ip",
+            &["link", "add", "b0", "group", &group, "type", "bridge"],
+        );
+        let make = KernelStep::CreateBridge(bridge("b0"));
+        assert_eq!(kernel.apply(&make).unwrap(), Applied::Changed);
+        assert_eq!(kernel.apply(&make).unwrap(), Applied::AlreadySo);
+        output(
+            "ip",
+            &[
+                "link", "add", "h0", "group", &group, "type", "veth", "peer", "name", "c0",
+            ],
+        );
+        let make = KernelStep::CreateVeth(veth("h0", "c0", Some("b0")));
+        assert_eq!(kernel.apply(&make).unwrap(), Applied::Changed);
+        assert_eq!(kernel.apply(&make).unwrap(), Applied::AlreadySo);
+        let host = kernel.link(&name("h0")).unwrap().unwrap();
+        assert_eq!(host.alias.as_deref(), Some("netloom:e1"));
+        assert_eq!(host.state, AdminState::Up);
+    });
+}
+
+#[test]
+fn a_failed_plan_leaves_nothing_behind() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        let before = kernel.links().unwrap();
+        let error = kernel
+            .apply_all(&[
+                KernelStep::CreateBridge(bridge("b0")),
+                KernelStep::CreateVeth(veth("h0", "c0", Some("b0"))),
+                KernelStep::AddAddress {
+                    link: name("b0"),
+                    address: addr("10.77.0.1/24"),
+                },
+                KernelStep::SetMaster {
+                    link: name("h0"),
+                    master: name("nowhere"),
+                },
+            ])
+            .unwrap_err();
+        assert_eq!(error.index, 3);
+        assert!(error.undo_failures.is_empty(), "{error}");
+        assert_eq!(kernel.links().unwrap(), before);
+    });
+}

@@ -4,123 +4,13 @@
 
 mod common;
 
-use common::{
-    Container, Namespace, Net, addr, alias, attach, datagram, in_own_namespace, ip, make_net, name,
-    output, silence,
-};
+use common::host::{add, host_udp, make_host, make_outside, published};
+use common::{attach, datagram, in_own_namespace, ip, make_net, name, output, silence};
 use netloom_linux::{
-    ConntrackFilter, Element, HostAddress, InboundMode, Kernel, KernelStep, LinuxKernel, Place,
-    PortFlags, PortMap, Switch, SysctlKey, VethEnd, VethSpec,
+    Applied, ConntrackFilter, Element, HostAddress, InboundMode, Kernel, KernelStep, LinuxKernel,
+    PortFlags, PortMap, Switch, SysctlKey,
 };
-use netloom_types::{Family, MacAddr, Protocol};
-use std::net::{SocketAddr, UdpSocket};
-
-/// A host with two networks of one container each, and a machine on the wire outside.
-struct Host {
-    kernel: LinuxKernel,
-    red: Net,
-    blue: Net,
-    red1: Container,
-    red2: Container,
-    blue1: Container,
-    outside: Namespace,
-}
-
-fn add(element: Element) -> KernelStep {
-    KernelStep::AddElement(element)
-}
-
-fn published(port: u16, target: &str) -> Element {
-    let target: SocketAddr = target.parse().unwrap();
-    Element::Port(PortMap {
-        host: HostAddress::Any(Family::of(target.ip())),
-        protocol: Protocol::Udp,
-        port,
-        target,
-    })
-}
-
-/// Puts an outside machine on a wire of the host.
-fn make_outside(kernel: &LinuxKernel) -> Namespace {
-    let outside = Namespace::new();
-    let end = |text: &str| VethEnd {
-        name: name(text),
-        mac: None,
-    };
-    let up = |text: &str| KernelStep::SetUp { link: name(text) };
-    kernel
-        .apply_all(&[
-            up("lo"),
-            KernelStep::CreateVeth(VethSpec {
-                host: end("uplink"),
-                peer: end("eth0"),
-                place: Place::Namespace(outside.path.clone()),
-                master: None,
-                flags: PortFlags::default(),
-                mtu: None,
-                alias: alias("netloom:test"),
-            }),
-            // Else the host could not solicit the outside machine in the first second.
-            KernelStep::SetSysctl {
-                key: SysctlKey::AcceptDad(name("uplink")),
-                value: 0,
-            },
-            KernelStep::AddAddress {
-                link: name("uplink"),
-                address: addr("192.0.2.1/24"),
-            },
-            KernelStep::AddAddress {
-                link: name("uplink"),
-                address: addr("2001:db8::1/64"),
-            },
-            KernelStep::SetSysctl {
-                key: SysctlKey::Ipv4Forward,
-                value: 1,
-            },
-            KernelStep::SetSysctl {
-                key: SysctlKey::Ipv6ForwardAll,
-                value: 1,
-            },
-        ])
-        .unwrap();
-    outside.run(|| {
-        output("ip", &["addr", "add", "192.0.2.9/24", "dev", "eth0"]);
-        output(
-            "ip",
-            &["addr", "add", "2001:db8::9/64", "dev", "eth0", "nodad"],
-        );
-        output("ip", &["link", "set", "eth0", "up"]);
-        // The way to the containers' addresses themselves, as a hostile neighbour sets it.
-        output("ip", &["route", "add", "10.70.0.0/15", "via", "192.0.2.1"]);
-        output("ip", &["route", "add", "fd70::/15", "via", "2001:db8::1"]);
-    });
-    outside
-}
-
-fn make_host() -> Host {
-    let kernel = LinuxKernel::open().unwrap();
-    let outside = make_outside(&kernel);
-    let red = make_net(&kernel, "nl-red", "10.70.0.1/24");
-    let blue = make_net(&kernel, "nl-blue", "10.71.0.1/24");
-    let red1 = attach(&kernel, &red, "nlvr1", "10.70.0.2/24");
-    let red2 = attach(&kernel, &red, "nlvr2", "10.70.0.3/24");
-    let blue1 = attach(&kernel, &blue, "nlvb1", "10.71.0.2/24");
-    Host {
-        kernel,
-        red,
-        blue,
-        red1,
-        red2,
-        blue1,
-        outside,
-    }
-}
-
-fn host_udp(at: &str) -> UdpSocket {
-    let socket = UdpSocket::bind(at).unwrap();
-    socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
-    socket
-}
+use netloom_types::{Family, Protocol};
 
 #[test]
 fn networks_do_not_reach_each_other_and_neighbours_do() {
@@ -387,97 +277,6 @@ fn isolated_ports_do_not_reach_each_other_on_the_bridge_nor_through_the_host() {
 }
 
 #[test]
-fn a_guarded_port_sends_only_with_its_own_addresses() {
-    in_own_namespace(|| {
-        let host = make_host();
-        let port = || host.red1.host_end.clone();
-        let own = ip("10.70.0.2");
-        host.kernel
-            .apply_all(&[
-                add(Element::Guarded(port())),
-                add(Element::PortMac {
-                    port: port(),
-                    mac: host.red1.mac,
-                }),
-                add(Element::PortAddress {
-                    port: port(),
-                    address: own,
-                }),
-            ])
-            .unwrap();
-        let red1 = host.red1.namespace.udp("10.70.0.2:1000");
-        let red2 = host.red2.namespace.udp("0.0.0.0:1000");
-        assert_eq!(datagram(&red1, &red2, "10.70.0.3:1000"), Some(own));
-        // Another address of the subnet, taken without being asked.
-        host.red1.namespace.run(|| {
-            output("ip", &["addr", "add", "10.70.0.99/24", "dev", "eth0"]);
-        });
-        let thief = host.red1.namespace.udp("10.70.0.99:1000");
-        assert!(silence(&thief, &red2, "10.70.0.3:1000"));
-        // Its ARP does not get out either, so nobody can be made to send there.
-        assert!(silence(&red2, &thief, "10.70.0.99:1000"));
-        // Another MAC.
-        let mac = host.red1.mac.to_string();
-        host.red1.namespace.run(|| {
-            output(
-                "ip",
-                &["link", "set", "eth0", "address", "02:99:99:99:99:99"],
-            );
-        });
-        assert!(silence(&red1, &red2, "10.70.0.3:1000"));
-        host.red1.namespace.run(move || {
-            output("ip", &["link", "set", "eth0", "address", &mac]);
-        });
-        assert_eq!(datagram(&red1, &red2, "10.70.0.3:1000"), Some(own));
-        // The test can tell: without the guard the thief is heard.
-        host.kernel
-            .apply(&KernelStep::DeleteElement(Element::Guarded(port())))
-            .unwrap();
-        assert_eq!(
-            datagram(&thief, &red2, "10.70.0.3:1000"),
-            Some(ip("10.70.0.99"))
-        );
-    });
-}
-
-#[test]
-fn a_guarded_port_sends_only_with_its_own_ipv6_addresses() {
-    in_own_namespace(|| {
-        let kernel = LinuxKernel::open().unwrap();
-        let _outside = make_outside(&kernel);
-        let net = make_net(&kernel, "nl-six", "fd70::1/64");
-        let one = attach(&kernel, &net, "nlv1", "fd70::2/64");
-        let two = attach(&kernel, &net, "nlv2", "fd70::3/64");
-        let port = || one.host_end.clone();
-        kernel
-            .apply_all(&[
-                add(Element::Guarded(port())),
-                add(Element::PortMac {
-                    port: port(),
-                    mac: one.mac,
-                }),
-                add(Element::PortAddress {
-                    port: port(),
-                    address: ip("fd70::2"),
-                }),
-            ])
-            .unwrap();
-        let from = one.namespace.udp("[fd70::2]:1000");
-        let to = two.namespace.udp("[::]:1000");
-        assert_eq!(datagram(&from, &to, "[fd70::3]:1000"), Some(ip("fd70::2")));
-        one.namespace.run(|| {
-            output(
-                "ip",
-                &["addr", "add", "fd70::99/64", "dev", "eth0", "nodad"],
-            );
-        });
-        let thief = one.namespace.udp("[fd70::99]:1000");
-        assert!(silence(&thief, &to, "[fd70::3]:1000"));
-        assert!(silence(&to, &thief, "[fd70::99]:1000"));
-    });
-}
-
-#[test]
 fn ipv6_is_published_masqueraded_and_isolated_like_ipv4() {
     in_own_namespace(|| {
         let kernel = LinuxKernel::open().unwrap();
@@ -547,7 +346,6 @@ fn a_flow_follows_its_port_to_another_container_once_its_entries_are_flushed() {
                 ..ConntrackFilter::default()
             },
         };
-        use netloom_linux::Applied;
         assert_eq!(host.kernel.apply(&flush(54)).unwrap(), Applied::AlreadySo);
         assert_eq!(host.kernel.apply(&flush(53)).unwrap(), Applied::Changed);
         assert!(datagram(&client, &new, "192.0.2.1:53").is_some());
@@ -581,33 +379,6 @@ fn traffic_passes_a_forward_chain_that_drops_like_dockers() {
         host.kernel.apply(&call).unwrap();
         let red2 = host.red2.namespace.udp("0.0.0.0:1000");
         assert!(datagram(&red1, &red2, "10.70.0.3:1000").is_some());
-    });
-}
-
-#[test]
-fn router_advertisements_and_dhcp_replies_of_containers_are_dropped() {
-    in_own_namespace(|| {
-        let host = make_host();
-        let port = || host.red1.host_end.clone();
-        host.kernel
-            .apply_all(&[
-                add(Element::Guarded(port())),
-                add(Element::PortMac {
-                    port: port(),
-                    mac: host.red1.mac,
-                }),
-                add(Element::PortAddress {
-                    port: port(),
-                    address: ip("10.70.0.2"),
-                }),
-            ])
-            .unwrap();
-        let dhcp = host.red1.namespace.udp("0.0.0.0:67");
-        let plain = host.red1.namespace.udp("0.0.0.0:66");
-        let client = host.red2.namespace.udp("0.0.0.0:68");
-        assert!(datagram(&plain, &client, "10.70.0.3:68").is_some());
-        assert!(silence(&dhcp, &client, "10.70.0.3:68"));
-        assert_ne!(host.red1.mac, MacAddr::new([0; 6]));
     });
 }
 

@@ -8,6 +8,8 @@
     reason = "tests fail loudly"
 )]
 
+pub mod host;
+
 use netloom_linux::{
     BridgeSpec, Element, InboundMode, InterfaceSpec, Kernel, KernelStep, LinkAlias, LinuxKernel,
     NextHop, Place, PortFlags, RouteSpec, SysctlKey, VethEnd, VethSpec,
