@@ -64,10 +64,11 @@ pub(crate) async fn create_endpoint(state: &PluginState, body: &[u8]) -> Answer 
     let spec = parse::endpoint_spec(request)?;
     let grant = state.controller.create_endpoint(spec.clone()).await?;
     if let Err(taken) = confirm(state, &spec).await {
-        state
-            .controller
-            .delete_endpoint(&spec.network, &spec.id)
-            .await?;
+        let undone = state.controller.delete_endpoint(&spec.network, &spec.id);
+        if let Err(error) = undone.await {
+            let why = error.to_string();
+            warn!(endpoint = %spec.id, why, "a refused endpoint was not removed; the audit will do it");
+        }
         return Err(taken);
     }
     // Docker refuses an endpoint whose answer repeats a field of its request.
