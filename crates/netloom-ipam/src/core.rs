@@ -1,0 +1,492 @@
+//! The address book in memory: decides, notes the event, and gives the ticket to wait for.
+//!
+//! Everything here is quick and runs under one lock; waiting for disk and store happens outside.
+//! An event is queued before the memory changes, so the journal's order is the order of decisions.
+
+use crate::event::{Event, NAME_BYTES_MAX, Slot, SlotState};
+use crate::journal::{Journal, Ticket};
+use crate::live::Live;
+use crate::records::ReferenceState;
+use crate::registry::{CHUNK, StoredPool};
+use crate::space::{PoolKey, Reference};
+use crate::table::Table;
+use netloom_alloc::AllocateError;
+use netloom_core::{IpamError, ReservedFor, Timestamp};
+use netloom_types::{MacAddr, Subnet};
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) table: Table,
+    pub(crate) journal: Journal,
+    pub(crate) pools: BTreeMap<PoolKey, Live>,
+    /// Operations up to this one are from before this start: their answers may never have left.
+    pub(crate) answered_after: u64,
+    /// Of these, the ones in doubt that the runtime and the kernel were seen not to have.
+    pub(crate) unanswered: HashSet<u64>,
+}
+
+/// What an endpoint asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) wanted: Option<IpAddr>,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) name: Option<String>,
+    pub(crate) now: Timestamp,
+    /// What was chosen before, when something had to be fetched first.
+    pub(crate) hint: Option<IpAddr>,
+}
+
+/// Why an address was not taken.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The reference has not been used before: mark it first.
+    Unused,
+    /// This host must own the chunk of the chosen address first.
+    Unclaimed {
+        generation: u64,
+        chunk: u128,
+        chosen: IpAddr,
+    },
+    /// It cannot be.
+    Error(IpamError),
+}
+
+impl From<IpamError> for Refusal {
+    fn from(error: IpamError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Where a chosen address comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Its bit was free and is set now.
+    Fresh,
+    /// Its bit was set before: it cools down, or is kept for the asker.
+    Kept,
+}
+
+impl Core {
+    pub(crate) fn new(
+        journal: Journal,
+        table: Table,
+        stored: &[StoredPool],
+    ) -> Result<Self, IpamError> {
+        let mut core = Self {
+            answered_after: table.next_operation() - 1,
+            table,
+            journal,
+            pools: BTreeMap::new(),
+            unanswered: HashSet::new(),
+        };
+        for pool in stored.iter().filter(|p| p.is_active()) {
+            core.follow(pool)?;
+        }
+        let live: HashSet<u32> = core.pools.values().map(|live| live.number).collect();
+        let numbers = core.table.pools.keys().copied();
+        let gone: Vec<u32> = numbers.filter(|n| !live.contains(n)).collect();
+        for pool in gone {
+            core.note_unwaited(Event::PoolClosed { pool })?;
+        }
+        Ok(core)
+    }
+
+    /// Brings a pool in line with the store.
+    pub(crate) fn follow(&mut self, stored: &StoredPool) -> Result<(), IpamError> {
+        let key = stored.key;
+        let generation = stored.pool.record.generation;
+        let known = self.pools.get(&key).map(|live| live.number);
+        let same_life = known.filter(|number| {
+            let ledger = self.table.pools.get(number);
+            stored.is_active() && ledger.is_some_and(|l| l.generation == generation)
+        });
+        if let (Some(number), None) = (known, same_life) {
+            self.note_unwaited(Event::PoolClosed { pool: number })?;
+            self.pools.remove(&key);
+        }
+        if !stored.is_active() {
+            return Ok(());
+        }
+        let number = match same_life.or_else(|| self.table.find(key, generation)) {
+            Some(number) => number,
+            None => self.open(key, generation)?,
+        };
+        let ledger = self
+            .table
+            .pools
+            .get_mut(&number)
+            .expect("the pool was found or opened just now");
+        match self.pools.get_mut(&key) {
+            Some(live) => live.follow(stored, ledger),
+            None => {
+                self.pools.insert(key, Live::new(number, stored, ledger));
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, key: PoolKey, generation: u64) -> Result<u32, IpamError> {
+        let pool = self.table.next_pool();
+        self.note_unwaited(Event::PoolOpened {
+            pool,
+            space: key.space,
+            subnet: key.subnet,
+            generation,
+        })?;
+        Ok(pool)
+    }
+
+    /// Notes what follows from the store, so that after a crash it is noted again: nobody waits.
+    fn note_unwaited(&mut self, event: Event) -> Result<(), IpamError> {
+        drop(self.note(event)?);
+        Ok(())
+    }
+
+    /// Queues an event and takes it in.
+    pub(crate) fn note(&mut self, event: Event) -> Result<Ticket, IpamError> {
+        let ticket = self
+            .journal
+            .append(&[&event.encode()])
+            .map_err(not_journalled)?;
+        let pool = match &event {
+            Event::Released { pool, .. } | Event::Unreserved { pool, .. } => Some(*pool),
+            _ => None,
+        };
+        let effect = self
+            .table
+            .apply(event)
+            .expect("an event is made from the state that it is applied to");
+        if let (Some(number), Some(cooled)) = (pool, effect.cooled)
+            && let Some(live) = self.pools.values_mut().find(|l| l.number == number)
+            && let Some(ip) = live.key.subnet.nth(cooled)
+        {
+            let _ = live.addresses.release(ip);
+        }
+        Ok(ticket)
+    }
+
+    /// Takes an address for an endpoint; in doubt until somebody is seen to have the answer.
+    pub(crate) fn take(
+        &mut self,
+        reference: Reference,
+        wish: &Wish,
+    ) -> Result<(IpAddr, Option<Ticket>), Refusal> {
+        let live = self.live(reference)?;
+        if live.references.get(&reference.nonce).map(|r| r.state) != Some(ReferenceState::Used) {
+            return Err(Refusal::Unused);
+        }
+        let number = live.number;
+        if let Some(ip) = wish.wanted
+            && let Some(known) = self.settle_occupied(reference, ip, wish)?
+        {
+            return Ok((ip, known));
+        }
+        let (ip, source) = self.choose(reference, wish)?;
+        let subnet = reference.pool.subnet;
+        let index = subnet
+            .index_of(ip)
+            .expect("only addresses of the pool are chosen");
+        if let Err(refusal) = self.require_chunk(reference.pool, index, ip) {
+            self.put_back(reference.pool, ip, source);
+            return Err(refusal);
+        }
+        let slot = Slot {
+            operation: self.table.next_operation(),
+            reference: reference.nonce,
+            since: wish.now,
+            state: SlotState::InDoubt,
+            mac: wish.mac,
+            name: wish.name.as_deref().map(bounded),
+        };
+        let taken = self.note(Event::Taken {
+            pool: number,
+            index,
+            slot,
+        });
+        match taken {
+            Ok(ticket) => Ok((ip, Some(ticket))),
+            Err(error) => {
+                self.put_back(reference.pool, ip, source);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes an address back, if it was given through this reference.
+    pub(crate) fn release(
+        &mut self,
+        reference: Reference,
+        ip: IpAddr,
+    ) -> Result<Option<Ticket>, IpamError> {
+        let Some((number, index)) = self.locate(reference.pool, ip) else {
+            return Ok(None);
+        };
+        let slot = self
+            .table
+            .pools
+            .get(&number)
+            .and_then(|l| l.slots.get(&index));
+        match slot {
+            Some(slot) if slot.reference == reference.nonce => {
+                let operation = slot.operation;
+                self.free(number, index, operation).map(Some)
+            }
+            // Given back already, or another network's by now: a repeat changes nothing.
+            Some(_) | None => Ok(self.journal.under_way()),
+        }
+    }
+
+    pub(crate) fn free(
+        &mut self,
+        pool: u32,
+        index: u128,
+        operation: u64,
+    ) -> Result<Ticket, IpamError> {
+        self.unanswered.remove(&operation);
+        self.note(Event::Released {
+            pool,
+            index,
+            operation,
+        })
+    }
+
+    /// Somebody has the answer that gave `ip`.
+    pub(crate) fn confirm(
+        &mut self,
+        ip: IpAddr,
+        mac: Option<MacAddr>,
+    ) -> Result<Option<Ticket>, IpamError> {
+        let mut found = None;
+        let spaces = self.pools.iter().filter(|(key, _)| key.subnet.contains(ip));
+        for (key, live) in spaces {
+            let index = key.subnet.index_of(ip).expect("the subnet contains it");
+            let ledger = self.table.pools.get(&live.number);
+            if let Some(slot) = ledger.and_then(|l| l.slots.get(&index)) {
+                let same = slot.mac.is_none() || mac.is_none() || slot.mac == mac;
+                found = Some((live.number, index, slot.operation, slot.state, same));
+                if same {
+                    break;
+                }
+            }
+        }
+        match found {
+            // Not ours to confirm: another address management gave it.
+            None => Ok(None),
+            Some((.., false)) => Err(IpamError::InUse(format!(
+                "{ip} was given to another container meanwhile; start this one again"
+            ))),
+            Some((_, _, _, SlotState::Endpoint, true)) => Ok(self.journal.under_way()),
+            Some((pool, index, operation, SlotState::InDoubt, true)) => {
+                self.unanswered.remove(&operation);
+                self.note(Event::Confirmed {
+                    pool,
+                    index,
+                    operation,
+                    mac,
+                })
+                .map(Some)
+            }
+        }
+    }
+
+    pub(crate) fn live(&self, reference: Reference) -> Result<&Live, IpamError> {
+        self.pools
+            .get(&reference.pool)
+            .filter(|live| live.references.contains_key(&reference.nonce))
+            .ok_or_else(|| unknown_reference(reference))
+    }
+
+    pub(crate) fn locate(&self, pool: PoolKey, ip: IpAddr) -> Option<(u32, u128)> {
+        let live = self.pools.get(&pool)?;
+        Some((live.number, pool.subnet.index_of(ip)?))
+    }
+
+    /// Looks at a named address that somebody has: an answer that was lost is given again, one
+    /// that never left gives way, and everybody else keeps it.
+    fn settle_occupied(
+        &mut self,
+        reference: Reference,
+        ip: IpAddr,
+        wish: &Wish,
+    ) -> Result<Option<Option<Ticket>>, IpamError> {
+        let Some((number, index)) = self.locate(reference.pool, ip) else {
+            let subnet = reference.pool.subnet;
+            return Err(IpamError::Invalid(format!(
+                "{ip} does not lie in the pool {subnet}; choose an address inside of it"
+            )));
+        };
+        let ledger = self.table.pools.get(&number);
+        let Some(slot) = ledger.and_then(|l| l.slots.get(&index)) else {
+            return Ok(None);
+        };
+        let in_doubt = slot.state == SlotState::InDoubt;
+        if in_doubt && slot.reference == reference.nonce && slot.mac == wish.mac {
+            return Ok(Some(self.journal.under_way()));
+        }
+        let operation = slot.operation;
+        if in_doubt && self.unanswered.contains(&operation) {
+            drop(self.free(number, index, operation)?);
+            return Ok(None);
+        }
+        Err(IpamError::InUse(if in_doubt {
+            format!("{ip} was handed out moments ago and is not settled yet; try again in a minute")
+        } else {
+            let holder = slot.name.as_deref().map(|n| format!(" by {n}"));
+            let holder = holder.unwrap_or_default();
+            format!("{ip} is in use{holder}; choose another address, or see `netloom address ls`")
+        }))
+    }
+
+    /// Chooses an address and sets its bit.
+    fn choose(&mut self, reference: Reference, wish: &Wish) -> Result<(IpAddr, Source), IpamError> {
+        let live = self
+            .pools
+            .get_mut(&reference.pool)
+            .ok_or_else(|| unknown_reference(reference))?;
+        let ledger = self
+            .table
+            .pools
+            .get(&live.number)
+            .expect("a live pool has a ledger");
+        let subnet = reference.pool.subnet;
+        if let Some(ip) = wish.wanted {
+            let index = subnet.index_of(ip).unwrap_or_default();
+            if let Some(holder) = ledger.reserved.get(&index) {
+                return if admits(holder, wish) {
+                    Ok((ip, Source::Kept))
+                } else {
+                    Err(IpamError::InUse(format!(
+                        "{ip} is reserved for {}; see `netloom address ls`",
+                        told(holder)
+                    )))
+                };
+            }
+            if ledger.cooling.contains(index) {
+                return Ok((ip, Source::Kept));
+            }
+            return match live.addresses.allocate_at(ip) {
+                Ok(()) => Ok((ip, Source::Fresh)),
+                Err(error) => Err(occupied(ip, error)),
+            };
+        }
+        let mine = ledger
+            .reserved
+            .iter()
+            .find(|(index, holder)| !ledger.slots.contains_key(index) && is_for(holder, wish));
+        if let Some(ip) = mine.and_then(|(index, _)| subnet.nth(*index)) {
+            return Ok((ip, Source::Kept));
+        }
+        if let Some(ip) = wish.hint
+            && live.addresses.allocate_at(ip).is_ok()
+        {
+            return Ok((ip, Source::Fresh));
+        }
+        let own = live.references.get(&reference.nonce).and_then(|r| r.range);
+        let range = own.unwrap_or(subnet);
+        if let Ok(ip) = live.addresses.allocate_in(range) {
+            return Ok((ip, Source::Fresh));
+        }
+        let inside = |ip: &IpAddr| range.contains(*ip);
+        let oldest = ledger
+            .cooling
+            .iter()
+            .filter_map(|i| subnet.nth(i))
+            .find(inside);
+        oldest
+            .map(|ip| (ip, Source::Kept))
+            .ok_or_else(|| exhausted(subnet, range))
+    }
+
+    fn require_chunk(&mut self, pool: PoolKey, index: u128, chosen: IpAddr) -> Result<(), Refusal> {
+        let chunk = index / CHUNK;
+        let live = self.pools.get(&pool).expect("an address of it was chosen");
+        if live.owned.contains(&chunk) {
+            return Ok(());
+        }
+        let ledger = self.table.pools.get(&live.number);
+        Err(Refusal::Unclaimed {
+            generation: ledger.map_or(0, |l| l.generation),
+            chunk,
+            chosen,
+        })
+    }
+
+    fn put_back(&mut self, pool: PoolKey, ip: IpAddr, source: Source) {
+        if source == Source::Fresh
+            && let Some(live) = self.pools.get_mut(&pool)
+        {
+            let _ = live.addresses.release(ip);
+        }
+    }
+}
+
+/// Whether somebody with this wish may name the address that is kept for `holder`. Before Docker
+/// 29 nobody tells a name, and a pinned container asks by address alone.
+fn admits(holder: &ReservedFor, wish: &Wish) -> bool {
+    match holder {
+        ReservedFor::Explicit => true,
+        ReservedFor::Mac(mac) => wish.mac.is_none_or(|m| m == *mac),
+        ReservedFor::Name(name) => wish.name.as_ref().is_none_or(|n| n == name),
+    }
+}
+
+/// Whether the address kept for `holder` is this asker's without naming it.
+fn is_for(holder: &ReservedFor, wish: &Wish) -> bool {
+    match holder {
+        ReservedFor::Explicit => false,
+        ReservedFor::Mac(mac) => wish.mac == Some(*mac),
+        ReservedFor::Name(name) => wish.name.as_ref() == Some(name),
+    }
+}
+
+pub(crate) fn told(holder: &ReservedFor) -> String {
+    match holder {
+        ReservedFor::Explicit => "explicit requests".to_owned(),
+        ReservedFor::Mac(mac) => mac.to_string(),
+        ReservedFor::Name(name) => name.clone(),
+    }
+}
+
+/// A name as far as it is kept.
+pub(crate) fn bounded(name: &str) -> Box<str> {
+    let end = (0..=NAME_BYTES_MAX.min(name.len()))
+        .rev()
+        .find(|at| name.is_char_boundary(*at));
+    name.get(..end.unwrap_or(0)).unwrap_or_default().into()
+}
+
+pub(crate) fn occupied(ip: IpAddr, error: AllocateError) -> IpamError {
+    match error {
+        AllocateError::OutOfPool { .. } => IpamError::Invalid(error.to_string()),
+        AllocateError::Reserved { .. } => IpamError::InUse(error.to_string()),
+        _ => IpamError::InUse(format!("{ip} is in use; choose another address")),
+    }
+}
+
+fn exhausted(subnet: Subnet, range: Subnet) -> IpamError {
+    let confined = if range == subnet {
+        String::new()
+    } else {
+        format!(" (of the range {range})")
+    };
+    IpamError::Exhausted(format!(
+        "every address of {subnet}{confined} is in use; remove containers or reservations, \
+         see `netloom address ls`, or make a network with a larger subnet"
+    ))
+}
+
+pub(crate) fn unknown_reference(reference: Reference) -> IpamError {
+    IpamError::NotFound(format!(
+        "the pool reference {} is not known here; remove the network and make it again",
+        reference.id()
+    ))
+}
+
+pub(crate) fn not_journalled(error: std::sync::Arc<crate::journal::JournalError>) -> IpamError {
+    IpamError::Unavailable {
+        what: "the address journal did not take it; nothing was handed out".to_owned(),
+        source: Some(Box::new(error)),
+    }
+}

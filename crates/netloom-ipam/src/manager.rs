@@ -1,0 +1,254 @@
+//! The address manager: the traits' methods, each a short story of memory, store and journal.
+
+use crate::config::{HostRoutes, IpamConfig, Seams};
+use crate::core::{Core, Refusal, Wish, not_journalled, unknown_reference};
+use crate::infrastructure::Want;
+use crate::journal::{Disk, Journal, JournalError, Ticket};
+use crate::registry::Registry;
+use crate::sightings::Sightings;
+use crate::space::Reference;
+use crate::table::Table;
+use async_trait::async_trait;
+use netloom_core::{
+    AddressRequest, AddressSpace, Clock, Ids, Ipam, IpamError, PoolGrant, PoolRequest, Purpose,
+    crash_point,
+};
+use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Address management on one host: pools in the store, addresses in the journal, and both in
+/// memory.
+///
+/// See the crate's documentation for an example.
+#[derive(Debug)]
+pub struct AddressManager {
+    pub(crate) config: IpamConfig,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) routes: Arc<dyn HostRoutes>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) registry: Registry,
+    /// One change of pools at a time; addresses do not wait for it.
+    pub(crate) changes: tokio::sync::Mutex<()>,
+    core: Mutex<Core>,
+    sightings: Mutex<Sightings>,
+    /// Names of networks by subnet, as far as the runtime told them, for error texts.
+    names: Mutex<BTreeMap<Subnet, String>>,
+}
+
+impl AddressManager {
+    /// Opens the journal and the store's pools, or begins both.
+    ///
+    /// # Errors
+    /// `Unavailable` when either cannot be read, or they do not belong together; `Invalid` for a
+    /// configuration that cannot work.
+    pub async fn open(config: IpamConfig, seams: Seams) -> Result<Self, IpamError> {
+        let Seams {
+            disk,
+            store,
+            routes,
+            clock,
+            ids,
+        } = seams;
+        netloom_alloc::SubnetPool::new(config.default_pools.iter().copied())
+            .map_err(|e| IpamError::Invalid(e.to_string()))?;
+        let registry = Registry::new(
+            store,
+            Arc::clone(&ids),
+            config.host.clone(),
+            config.boot.clone(),
+        )?;
+        let core = load(&config, &disk, &ids, &registry).await?;
+        Ok(Self {
+            config,
+            disk,
+            routes,
+            clock,
+            ids,
+            registry,
+            changes: tokio::sync::Mutex::default(),
+            core: Mutex::new(core),
+            sightings: Mutex::default(),
+            names: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sightings(&self) -> MutexGuard<'_, Sightings> {
+        let sightings = self.sightings.lock();
+        sightings.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn names(&self) -> MutexGuard<'_, BTreeMap<Subnet, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once the disk was full, what the memory holds is ahead of the journal: start over from what
+    /// is durable. Every other failure of the journal stays.
+    pub(crate) async fn ready(&self) -> Result<(), IpamError> {
+        let failure = self.core().journal.failure();
+        match failure.as_deref() {
+            None => return Ok(()),
+            Some(JournalError::Full { .. }) => {}
+            Some(_) => return Err(failure.map_or_else(gone, not_journalled)),
+        }
+        let _one_at_a_time = self.changes.lock().await;
+        if self.core().journal.failure().is_some() {
+            let core = load(&self.config, &self.disk, &self.ids, &self.registry).await?;
+            *self.core() = core;
+        }
+        Ok(())
+    }
+
+    async fn endpoint_address(
+        &self,
+        reference: Reference,
+        request: AddressRequest,
+    ) -> Result<IpAddr, IpamError> {
+        let mut wish = Wish {
+            wanted: request.wanted,
+            mac: request.mac,
+            name: request.name,
+            now: self.clock.now(),
+            hint: None,
+        };
+        for _ in 0..STEPS_MAX {
+            let taken = self.core().take(reference, &wish);
+            match taken {
+                Ok((ip, ticket)) => {
+                    settle(ticket).await?;
+                    return Ok(ip);
+                }
+                Err(Refusal::Unused) => {
+                    self.want(reference, Want::Use).await?;
+                }
+                Err(Refusal::Unclaimed {
+                    generation,
+                    chunk,
+                    chosen,
+                }) => {
+                    let pool = reference.pool;
+                    self.registry.claim_chunk(pool, generation, chunk).await?;
+                    if let Some(live) = self.core().pools.get_mut(&pool) {
+                        live.owned.insert(chunk);
+                    }
+                    wish.hint = Some(chosen);
+                }
+                Err(Refusal::Error(error)) => return Err(error),
+            }
+        }
+        Err(IpamError::Unavailable {
+            what: "the pool keeps changing; try again".to_owned(),
+            source: None,
+        })
+    }
+}
+
+#[async_trait]
+impl Ipam for AddressManager {
+    async fn request_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
+        self.ready().await?;
+        let grant = self.grant_pool(request).await?;
+        crash_point!("ipam.reply.request_pool");
+        Ok(grant)
+    }
+
+    async fn release_pool(&self, pool: &PoolId) -> Result<(), IpamError> {
+        self.ready().await?;
+        if let Some(reference) = Reference::parse(pool) {
+            self.drop_reference(reference).await?;
+        }
+        crash_point!("ipam.reply.release_pool");
+        Ok(())
+    }
+
+    async fn request_address(&self, request: AddressRequest) -> Result<InterfaceAddr, IpamError> {
+        self.ready().await?;
+        let reference = Reference::parse(&request.pool).ok_or_else(|| {
+            IpamError::NotFound(format!(
+                "{} is not a pool reference of netloom; remove the network and make it again",
+                request.pool
+            ))
+        })?;
+        let ip = match (request.purpose, request.wanted) {
+            (Purpose::Gateway, wanted) => self.want(reference, Want::Gateway(wanted)).await?,
+            // Docker tells a link address, and since 29 a name, with every container.
+            (Purpose::Endpoint, Some(ip)) if request.mac.is_none() && request.name.is_none() => {
+                self.want(reference, Want::Auxiliary(ip)).await?
+            }
+            (Purpose::Endpoint, _) => Some(self.endpoint_address(reference, request).await?),
+        };
+        let ip = ip.ok_or_else(|| unknown_reference(reference))?;
+        crash_point!("ipam.reply.request_address");
+        InterfaceAddr::in_subnet(ip, reference.pool.subnet)
+            .map_err(|e| IpamError::Invalid(e.to_string()))
+    }
+
+    async fn release_address(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
+        self.ready().await?;
+        let Some(reference) = Reference::parse(pool) else {
+            return Ok(());
+        };
+        let held = self
+            .core()
+            .live(reference)
+            .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
+        if held {
+            self.drop_infrastructure(reference, ip).await?;
+        } else {
+            let ticket = self.core().release(reference, ip)?;
+            settle(ticket).await?;
+        }
+        crash_point!("ipam.reply.release_address");
+        Ok(())
+    }
+
+    async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
+        self.ready().await?;
+        let ticket = self.core().confirm(ip, mac)?;
+        settle(ticket).await?;
+        crash_point!("ipam.reply.confirm");
+        Ok(())
+    }
+}
+
+/// Waits until what was noted is durable.
+pub(crate) async fn settle(ticket: Option<Ticket>) -> Result<(), IpamError> {
+    match ticket {
+        None => Ok(()),
+        Some(ticket) => ticket.durable().await.map_err(not_journalled),
+    }
+}
+
+async fn load(
+    config: &IpamConfig,
+    disk: &Arc<dyn Disk>,
+    ids: &Arc<dyn Ids>,
+    registry: &Registry,
+) -> Result<Core, IpamError> {
+    let opened = Journal::open::<Table>(Arc::clone(disk), Arc::clone(ids), config.journal);
+    let (journal, table) = opened.map_err(|e| IpamError::Unavailable {
+        what: "the address journal could not be opened".to_owned(),
+        source: Some(Box::new(e)),
+    })?;
+    registry.enlist(journal.id()).await?;
+    let mut stored = registry.pools(AddressSpace::Local).await?;
+    stored.extend(registry.pools(AddressSpace::Global).await?);
+    Core::new(journal, table, &stored)
+}
+
+fn gone() -> IpamError {
+    IpamError::Unavailable {
+        what: "the address journal is closed; restart netloomd".to_owned(),
+        source: None,
+    }
+}
+
+/// Steps of one request: marking the reference, claiming a chunk, and again when another request
+/// took the chosen address meanwhile. Each step lets somebody else succeed.
+const STEPS_MAX: u32 = 64;

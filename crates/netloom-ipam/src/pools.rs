@@ -1,0 +1,301 @@
+//! Granting and giving back references to pools.
+
+use crate::infrastructure::seen_used;
+use crate::live::gateway_held_by_others;
+use crate::manager::AddressManager;
+use crate::records::{
+    GatewayHold, PoolRecord, PoolState, ReferenceRecord, ReferenceState, VERSION,
+};
+use crate::registry::{CONFLICTS_MAX, ChangeError, PoolChange, ReferenceChange, StoredPool};
+use crate::space::{PoolKey, Reference};
+use netloom_alloc::SubnetPool;
+use netloom_core::{AddressSpace, IpamError, PoolGrant, PoolRequest, WantedPool, crash_point};
+use netloom_types::{Family, Subnet};
+
+/// Networks that carry the same name here share their pools.
+const IDENTITY_OPTION: &str = "netloom.network";
+/// As long as an id: it is shown and compared, nothing else.
+const IDENTITY_BYTES_MAX: usize = 128;
+
+/// A request whose parts were checked.
+struct Wanted {
+    space: AddressSpace,
+    pool: WantedPool,
+    identity: Option<String>,
+    range: Option<Subnet>,
+}
+
+impl AddressManager {
+    pub(crate) async fn grant_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
+        let wanted = check(request)?;
+        let _one_at_a_time = self.changes.lock().await;
+        for _ in 0..CONFLICTS_MAX {
+            let guard = self.registry.space(wanted.space).await?;
+            let stored = self.registry.pools(wanted.space).await?;
+            let subnet = self.choose_subnet(&wanted, &stored)?;
+            let before = stored.iter().find(|p| p.key.subnet == subnet);
+            let reference = self.new_reference(wanted.space, subnet);
+            let change = self.grant(&wanted, reference, before);
+            crash_point!("ipam.pool.before_grant");
+            let outcome = match before.filter(|p| p.is_active()) {
+                Some(_) => self.registry.change(change).await,
+                None => self.registry.open_pool(change, guard).await,
+            };
+            match outcome {
+                Ok(()) => {
+                    crash_point!("ipam.pool.after_grant");
+                    self.follow_store(reference.pool).await?;
+                    let id = reference.id();
+                    return Ok(PoolGrant { id, subnet });
+                }
+                Err(ChangeError::Conflict) => {}
+                Err(ChangeError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Gives a reference back; what it alone holds goes with it.
+    pub(crate) async fn drop_reference(&self, reference: Reference) -> Result<(), IpamError> {
+        let _one_at_a_time = self.changes.lock().await;
+        for _ in 0..CONFLICTS_MAX {
+            let Some(stored) = self.registry.pool(reference.pool).await? else {
+                return Ok(());
+            };
+            let Some(known) = stored.references.get(&reference.nonce) else {
+                // Given back before; a memory that did not hear of it follows now.
+                return self.core().follow(&stored);
+            };
+            let last = stored.references.len() == 1;
+            let kept = |_: &_| gateway_held_by_others(&stored, reference.nonce);
+            let record = PoolRecord {
+                version: VERSION,
+                operation: self.registry.operation(),
+                generation: stored.pool.record.generation,
+                state: if last {
+                    PoolState::Released
+                } else {
+                    PoolState::Active
+                },
+                gateway: stored.pool.record.gateway.filter(kept),
+            };
+            let change = PoolChange {
+                key: reference.pool,
+                pool: (record, Some(stored.pool.version.clone())),
+                reference: ReferenceChange::Delete(reference.nonce, known.version.clone()),
+            };
+            crash_point!("ipam.pool.before_release");
+            match self.registry.change(change).await {
+                Ok(()) => {
+                    crash_point!("ipam.pool.after_release");
+                    return self.follow_store(reference.pool).await;
+                }
+                Err(ChangeError::Conflict) => {}
+                Err(ChangeError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Reads a pool again and brings the memory in line with it.
+    pub(crate) async fn follow_store(&self, pool: PoolKey) -> Result<(), IpamError> {
+        match self.registry.pool(pool).await? {
+            Some(stored) => self.core().follow(&stored),
+            None => Ok(()),
+        }
+    }
+
+    fn new_reference(&self, space: AddressSpace, subnet: Subnet) -> Reference {
+        let id = self.ids.operation();
+        let digits = id.as_str().get(..16).unwrap_or_default();
+        let nonce = u64::from_str_radix(digits, 16).unwrap_or_else(|_| {
+            // Ids of another shape than 32 hexadecimal digits: any hash of all of it will do.
+            let text = id.as_str().bytes();
+            text.fold(0, |hash: u64, b| hash.wrapping_mul(31) ^ u64::from(b))
+        });
+        Reference {
+            pool: PoolKey { space, subnet },
+            nonce,
+        }
+    }
+
+    fn grant(
+        &self,
+        wanted: &Wanted,
+        reference: Reference,
+        before: Option<&StoredPool>,
+    ) -> PoolChange {
+        let operation = self.registry.operation();
+        let active = before.filter(|p| p.is_active());
+        let last_life = before.map_or(0, |p| p.pool.record.generation);
+        let record = PoolRecord {
+            version: VERSION,
+            operation: operation.clone(),
+            generation: active.map_or(last_life + 1, |p| p.pool.record.generation),
+            state: PoolState::Active,
+            gateway: active.and_then(|p| p.pool.record.gateway),
+        };
+        let granted = ReferenceRecord {
+            version: VERSION,
+            operation,
+            host: self.registry.host().to_owned(),
+            state: ReferenceState::Offered,
+            identity: wanted.identity.clone(),
+            range: wanted.range,
+            gateway: GatewayHold::None,
+            auxiliary: Vec::new(),
+            granted: self.clock.now().0,
+        };
+        PoolChange {
+            key: reference.pool,
+            pool: (record, before.map(|p| p.pool.version.clone())),
+            reference: ReferenceChange::Create(reference.nonce, granted),
+        }
+    }
+
+    fn choose_subnet(&self, wanted: &Wanted, stored: &[StoredPool]) -> Result<Subnet, IpamError> {
+        let active = || stored.iter().filter(|p| p.is_active());
+        let (family, prefix_len) = match wanted.pool {
+            WantedPool::Exact { subnet, .. } => {
+                if let Some(same) = active().find(|p| p.key.subnet == subnet) {
+                    self.may_share(same, wanted.identity.as_deref())?;
+                    return Ok(subnet);
+                }
+                return match active().find(|p| p.key.subnet.overlaps(subnet)) {
+                    None => Ok(subnet),
+                    Some(other) => Err(self.overlap(subnet, other)),
+                };
+            }
+            WantedPool::Any(family) => (family, None),
+            WantedPool::Sized(family, prefix_len) => (family, Some(prefix_len)),
+        };
+        if let Some(shared) = active().find(|p| is_shared_by(p, wanted, family, prefix_len)) {
+            return Ok(shared.key.subnet);
+        }
+        let in_use: Vec<_> = active().map(|p| p.key.subnet).collect();
+        self.free_default(family, prefix_len, in_use)
+    }
+
+    /// The first default pool that overlaps neither a pool nor a route.
+    fn free_default(
+        &self,
+        family: Family,
+        prefix_len: Option<u8>,
+        mut in_use: Vec<Subnet>,
+    ) -> Result<Subnet, IpamError> {
+        let routes = self.routes.destinations();
+        let routes = routes.map_err(|source| IpamError::Unavailable {
+            what: "the host's routes could not be read, so no default pool can be chosen; \
+                   name a subnet with --subnet"
+                .to_owned(),
+            source: Some(source),
+        })?;
+        // A default route leads everywhere and occupies nothing.
+        in_use.extend(routes.into_iter().filter(|r| r.prefix_len() > 0));
+        let defaults = self.config.default_pools.iter().copied();
+        let mut pool = SubnetPool::new(defaults).map_err(|e| IpamError::Invalid(e.to_string()))?;
+        let chosen = match prefix_len {
+            None => pool.allocate(family, &in_use),
+            Some(len) => pool.allocate_sized(family, len, &in_use),
+        };
+        chosen.map_err(|error| {
+            IpamError::Exhausted(format!("{error}; or name a subnet with --subnet"))
+        })
+    }
+
+    /// Whether a network of this host may use a pool that exists already.
+    fn may_share(&self, pool: &StoredPool, identity: Option<&str>) -> Result<(), IpamError> {
+        let stranger = seen_used(pool, self.registry.host(), identity);
+        match stranger {
+            None => Ok(()),
+            Some(nonce) => Err(self.taken(pool.key, nonce)),
+        }
+    }
+
+    pub(crate) fn taken(&self, pool: PoolKey, by: u64) -> IpamError {
+        let subnet = pool.subnet;
+        let who = self.user_of(pool, by);
+        IpamError::InUse(format!(
+            "subnet {subnet} is already used on this host by {who}; choose another subnet, or give \
+             both networks the same --ipam-opt {IDENTITY_OPTION}=NAME if they shall share it"
+        ))
+    }
+
+    fn overlap(&self, subnet: Subnet, other: &StoredPool) -> IpamError {
+        let by = other.references.keys().next().copied().unwrap_or_default();
+        let (with, who) = (other.key.subnet, self.user_of(other.key, by));
+        IpamError::InUse(format!(
+            "subnet {subnet} overlaps {with}, which is used by {who}; choose another subnet"
+        ))
+    }
+
+    /// A pool's user, in the best words there are: Docker tells a plugin no names, so they are
+    /// known only from its list, in the background.
+    fn user_of(&self, pool: PoolKey, nonce: u64) -> String {
+        let id = Reference { pool, nonce }.id();
+        match self.names().get(&pool.subnet) {
+            Some(name) => format!("network {name} (pool {id})"),
+            None => format!("another network (pool {id})"),
+        }
+    }
+}
+
+fn check(request: PoolRequest) -> Result<Wanted, IpamError> {
+    let PoolRequest {
+        space,
+        wanted,
+        options,
+    } = request;
+    let identity = options.get(IDENTITY_OPTION).cloned();
+    if identity
+        .as_ref()
+        .is_some_and(|name| name.is_empty() || name.len() > IDENTITY_BYTES_MAX)
+    {
+        return Err(IpamError::Invalid(format!(
+            "{IDENTITY_OPTION} must have 1 to {IDENTITY_BYTES_MAX} characters"
+        )));
+    }
+    let range = match wanted {
+        WantedPool::Exact { subnet, range } => {
+            if let Some(range) = range.filter(|r| !r.is_subnet_of(subnet)) {
+                return Err(IpamError::Invalid(format!(
+                    "the range {range} does not lie in the subnet {subnet}; \
+                     give a range inside of it"
+                )));
+            }
+            range.filter(|r| *r != subnet)
+        }
+        WantedPool::Any(_) | WantedPool::Sized(..) => None,
+    };
+    Ok(Wanted {
+        space,
+        pool: wanted,
+        identity,
+        range,
+    })
+}
+
+/// Whether a request without a subnet means this pool, because both name the same network.
+fn is_shared_by(
+    pool: &StoredPool,
+    wanted: &Wanted,
+    family: Family,
+    prefix_len: Option<u8>,
+) -> bool {
+    let subnet = pool.key.subnet;
+    let fits = prefix_len.is_none_or(|len| len == subnet.prefix_len());
+    wanted.identity.is_some()
+        && subnet.family() == family
+        && fits
+        && pool
+            .references
+            .values()
+            .any(|r| r.record.identity == wanted.identity)
+}
+
+pub(crate) fn contended() -> IpamError {
+    IpamError::Unavailable {
+        what: "others keep changing the same pool in the store; try again".to_owned(),
+        source: None,
+    }
+}

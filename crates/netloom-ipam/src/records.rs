@@ -1,0 +1,236 @@
+//! Records in the store, as JSON. docs/records.md draws them.
+//!
+//! They are apart from the types that the rest of the crate uses: what comes out of a store is
+//! hostile until it was read here, strictly.
+
+use netloom_types::{ParseError, Subnet};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// The newest version of all records in this module.
+pub(crate) const VERSION: u32 = 1;
+
+/// `pools/SPACE/SUBNET`: a pool, and the tombstone of one. Never deleted, so that its generation
+/// counts up over all of its lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PoolRecord {
+    pub(crate) version: u32,
+    /// The change that wrote this: tells after an unknown outcome whether it happened.
+    pub(crate) operation: String,
+    /// Which life of the pool.
+    pub(crate) generation: u64,
+    pub(crate) state: PoolState,
+    /// The same on every host.
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PoolState {
+    /// In use; entered from nothing or released.
+    Active,
+    /// Nobody refers to it; entered from active.
+    Released,
+}
+
+/// `references/SPACE/SUBNET/NONCE`: one grant of a pool, deleted when it is given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReferenceRecord {
+    pub(crate) version: u32,
+    pub(crate) operation: String,
+    pub(crate) host: String,
+    pub(crate) state: ReferenceState,
+    /// Networks that name the same identity share a pool.
+    pub(crate) identity: Option<String>,
+    /// The part that automatic hand-out through this reference is confined to.
+    #[serde(with = "subnet_text")]
+    pub(crate) range: Option<Subnet>,
+    pub(crate) gateway: GatewayHold,
+    pub(crate) auxiliary: Vec<IpAddr>,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) granted: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReferenceState {
+    /// Granted; whether the asker has the answer is not known.
+    Offered,
+    /// A request came through it; entered from offered.
+    Used,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GatewayHold {
+    /// Asked for no gateway.
+    None,
+    /// Asked for the pool's gateway and got it.
+    Held,
+}
+
+/// `chunks/SPACE/SUBNET/NUMBER`: who owns which of 1,024 addresses. Made on first use, never
+/// deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChunkRecord {
+    pub(crate) version: u32,
+    pub(crate) operation: String,
+    /// The life of the pool in which the runs hold; in a later one they are void.
+    pub(crate) generation: u64,
+    /// Ordered, without overlap; what no run names belongs to nobody.
+    pub(crate) runs: Vec<RunRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunRecord {
+    /// The first address, counted from the chunk's start.
+    pub(crate) from: u32,
+    /// The last address.
+    pub(crate) to: u32,
+    pub(crate) owner: String,
+    /// The boot of the owner in which it was claimed.
+    pub(crate) boot: String,
+    /// Counts up with every change of hands.
+    pub(crate) generation: u64,
+    pub(crate) state: RunState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RunState {
+    /// Its owner hands out from it; entered by the claim.
+    Owned,
+}
+
+/// `hosts/HOST`: which journal a host goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HostRecord {
+    pub(crate) version: u32,
+    pub(crate) operation: String,
+    pub(crate) boot: String,
+    /// The journal's identity, 32 hexadecimal digits.
+    pub(crate) journal: String,
+    /// Counts the starts.
+    pub(crate) generation: u64,
+}
+
+/// `spaces/SPACE`: changed with every pool that comes into being, so that of two hosts that make
+/// overlapping pools at once only one succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SpaceRecord {
+    pub(crate) version: u32,
+    pub(crate) operation: String,
+    /// Pools that came into being.
+    pub(crate) generation: u64,
+}
+
+/// A record with the operation that wrote it.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record of plain fields always has a text")
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong with it, as words that follow the key's name.
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let Versioned { version } =
+            serde_json::from_slice(bytes).map_err(|e| format!("is no record: {e}"))?;
+        if version > VERSION {
+            return Err(format!(
+                "has version {version}, this program knows up to {VERSION}; use the newer release again"
+            ));
+        }
+        serde_json::from_slice(bytes).map_err(|e| format!("cannot be read: {e}"))
+    }
+}
+
+impl Record for PoolRecord {}
+impl Record for ReferenceRecord {}
+impl Record for ChunkRecord {}
+impl Record for HostRecord {}
+impl Record for SpaceRecord {}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The operation that wrote a record of any kind.
+pub(crate) fn operation_of(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Written {
+        operation: String,
+    }
+    serde_json::from_slice::<Written>(bytes)
+        .ok()
+        .map(|w| w.operation)
+}
+
+mod subnet_text {
+    use super::{ParseError, Subnet};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[allow(
+        clippy::ref_option,
+        reason = "serde calls it with a reference to the field"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        subnet: &Option<Subnet>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        subnet.map(|s| s.to_string()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Subnet>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|t| t.parse())
+            .transpose()
+            .map_err(|e: ParseError| D::Error::custom(e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> PoolRecord {
+        PoolRecord {
+            version: VERSION,
+            operation: "0a".to_owned(),
+            generation: 1,
+            state: PoolState::Active,
+            gateway: Some("10.0.0.1".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn records_round_trip_and_name_their_operation() {
+        let bytes = pool().encode();
+        assert_eq!(PoolRecord::decode(&bytes), Ok(pool()));
+        assert_eq!(operation_of(&bytes).as_deref(), Some("0a"));
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_whatever_else_it_holds() {
+        let error = PoolRecord::decode(br#"{"version":2,"shape":"unheard of"}"#).unwrap_err();
+        assert!(error.contains("newer release"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let text = String::from_utf8(pool().encode()).unwrap();
+        let odd = text.replace("\"generation\"", "\"x\":1,\"generation\"");
+        assert!(PoolRecord::decode(odd.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,408 @@
+//! The store's side: pools, references and chunks, changed by compare-and-swap alone.
+
+use crate::records::{
+    ChunkRecord, HostRecord, PoolRecord, PoolState, Record, ReferenceRecord, RunRecord, RunState,
+    SpaceRecord, VERSION, operation_of,
+};
+use crate::space::{Keys, PoolKey, Reference};
+use netloom_core::store::{CommitError, Key, Operation, Store, StoreError, Transaction, Version};
+use netloom_core::{AddressSpace, Ids, IpamError, crash_point};
+use netloom_types::{BootId, HostId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Addresses per chunk: one record's share of a pool.
+pub(crate) const CHUNK: u128 = 1024;
+
+/// A record and its version.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored<R> {
+    pub(crate) record: R,
+    pub(crate) version: Version,
+}
+
+/// A pool as the store has it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredPool {
+    pub(crate) key: PoolKey,
+    pub(crate) pool: Stored<PoolRecord>,
+    pub(crate) references: BTreeMap<u64, Stored<ReferenceRecord>>,
+}
+
+/// A change of one pool that happens as a whole.
+#[derive(Debug)]
+pub(crate) struct PoolChange {
+    pub(crate) key: PoolKey,
+    /// The pool's record to be, and the version that it replaces.
+    pub(crate) pool: (PoolRecord, Option<Version>),
+    /// What happens to one of its references.
+    pub(crate) reference: ReferenceChange,
+}
+
+#[derive(Debug)]
+pub(crate) enum ReferenceChange {
+    Create(u64, ReferenceRecord),
+    Update(u64, ReferenceRecord, Version),
+    Delete(u64, Version),
+}
+
+/// Why a change is not known to have happened.
+#[derive(Debug)]
+pub(crate) enum ChangeError {
+    /// Somebody else changed it first: read again and decide anew.
+    Conflict,
+    /// The store did not take it, or did not say.
+    Failed(IpamError),
+}
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    store: Arc<dyn Store>,
+    ids: Arc<dyn Ids>,
+    keys: Keys,
+    host: HostId,
+    boot: BootId,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        ids: Arc<dyn Ids>,
+        host: HostId,
+        boot: BootId,
+    ) -> Result<Self, IpamError> {
+        Ok(Self {
+            keys: Keys::new(&host)?,
+            store,
+            ids,
+            host,
+            boot,
+        })
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        self.host.as_str()
+    }
+
+    /// A new text for the `operation` field of the records of one change.
+    pub(crate) fn operation(&self) -> String {
+        self.ids.operation().as_str().to_owned()
+    }
+
+    pub(crate) async fn pools(&self, space: AddressSpace) -> Result<Vec<StoredPool>, IpamError> {
+        let listed = self.store.list(&self.keys.pools(space)).await;
+        let mut pools = Vec::new();
+        for (key, value) in listed.map_err(unreadable)? {
+            let subnet = Keys::subnet_of(&key)
+                .ok_or_else(|| damaged(&key, "does not name a subnet".to_owned()))?;
+            let pool = decode::<PoolRecord>(&key, &value.value, value.version)?;
+            let key = PoolKey { space, subnet };
+            let references = self.references(key).await?;
+            pools.push(StoredPool {
+                key,
+                pool,
+                references,
+            });
+        }
+        Ok(pools)
+    }
+
+    pub(crate) async fn pool(&self, key: PoolKey) -> Result<Option<StoredPool>, IpamError> {
+        let name = self.keys.pool(key);
+        let Some(value) = self.store.get(&name).await.map_err(unreadable)? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredPool {
+            key,
+            pool: decode(&name, &value.value, value.version)?,
+            references: self.references(key).await?,
+        }))
+    }
+
+    async fn references(
+        &self,
+        key: PoolKey,
+    ) -> Result<BTreeMap<u64, Stored<ReferenceRecord>>, IpamError> {
+        let listed = self.store.list(&self.keys.references(key)).await;
+        let mut references = BTreeMap::new();
+        for (name, value) in listed.map_err(unreadable)? {
+            let nonce = Keys::nonce_of(&name)
+                .ok_or_else(|| damaged(&name, "does not name a reference".to_owned()))?;
+            references.insert(nonce, decode(&name, &value.value, value.version)?);
+        }
+        Ok(references)
+    }
+
+    /// Makes a change of one pool happen.
+    pub(crate) async fn change(&self, change: PoolChange) -> Result<(), ChangeError> {
+        let PoolChange {
+            key,
+            pool: (record, replaces),
+            reference,
+        } = change;
+        let operation = record.operation.clone();
+        let probe = self.keys.pool(key);
+        let mut operations = vec![write(probe.clone(), &record, replaces)];
+        let name = |nonce| self.keys.reference(Reference { pool: key, nonce });
+        operations.push(match reference {
+            ReferenceChange::Create(nonce, record) => write(name(nonce), &record, None),
+            ReferenceChange::Update(nonce, record, version) => {
+                write(name(nonce), &record, Some(version))
+            }
+            ReferenceChange::Delete(nonce, version) => Operation::Delete(name(nonce), version),
+        });
+        self.commit(&operation, &probe, operations).await
+    }
+
+    /// As [`change`](Self::change), for a pool that comes into being: fails with a conflict when
+    /// another one came into being in its space since `space` was read.
+    pub(crate) async fn open_pool(
+        &self,
+        change: PoolChange,
+        space: Option<Stored<SpaceRecord>>,
+    ) -> Result<(), ChangeError> {
+        let PoolChange {
+            key,
+            pool: (record, replaces),
+            reference,
+        } = change;
+        let operation = record.operation.clone();
+        let probe = self.keys.pool(key);
+        let guard = SpaceRecord {
+            version: VERSION,
+            operation: operation.clone(),
+            generation: space.as_ref().map_or(0, |s| s.record.generation) + 1,
+        };
+        let mut operations = vec![
+            write(self.keys.space(key.space), &guard, space.map(|s| s.version)),
+            write(probe.clone(), &record, replaces),
+        ];
+        if let ReferenceChange::Create(nonce, record) = reference {
+            let name = self.keys.reference(Reference { pool: key, nonce });
+            operations.push(write(name, &record, None));
+        }
+        self.commit(&operation, &probe, operations).await
+    }
+
+    pub(crate) async fn space(
+        &self,
+        space: AddressSpace,
+    ) -> Result<Option<Stored<SpaceRecord>>, IpamError> {
+        self.read(&self.keys.space(space)).await
+    }
+
+    /// Makes sure that this host owns a chunk of a pool in this life of it.
+    pub(crate) async fn claim_chunk(
+        &self,
+        pool: PoolKey,
+        generation: u64,
+        chunk: u128,
+    ) -> Result<(), IpamError> {
+        let name = self.keys.chunk(pool, chunk);
+        for _ in 0..CONFLICTS_MAX {
+            let before = self.read::<ChunkRecord>(&name).await?;
+            let living = before
+                .as_ref()
+                .filter(|s| s.record.generation == generation)
+                .map_or(&[][..], |s| &s.record.runs);
+            match living {
+                [] => {}
+                [run] if run.owner == self.host.as_str() && covers(run, pool, chunk) => {
+                    return Ok(());
+                }
+                [run, ..] => return Err(owned_by_another(pool, run)),
+            }
+            let operation = self.operation();
+            let runs = before.as_ref().map_or(0, |s| newest(&s.record.runs));
+            let record = ChunkRecord {
+                version: VERSION,
+                operation: operation.clone(),
+                generation,
+                runs: vec![RunRecord {
+                    from: 0,
+                    to: last_of(pool, chunk),
+                    owner: self.host.as_str().to_owned(),
+                    boot: self.boot.as_str().to_owned(),
+                    generation: runs + 1,
+                    state: RunState::Owned,
+                }],
+            };
+            crash_point!("ipam.store.before_claim");
+            let claim = vec![write(name.clone(), &record, before.map(|s| s.version))];
+            match self.commit(&operation, &name, claim).await {
+                Ok(()) => {
+                    crash_point!("ipam.store.after_claim");
+                    return Ok(());
+                }
+                Err(ChangeError::Conflict) => {}
+                Err(ChangeError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Tells the store that this host goes on with `journal`, and learns whether it may.
+    pub(crate) async fn enlist(&self, journal: u128) -> Result<(), IpamError> {
+        let name = self.keys.host();
+        let journal = format!("{journal:032x}");
+        for _ in 0..CONFLICTS_MAX {
+            let before = self.read::<HostRecord>(&name).await?;
+            if let Some(known) = &before
+                && known.record.journal != journal
+            {
+                return Err(IpamError::Unavailable {
+                    what: format!(
+                        "the store knows host {} with another address journal ({}, here is {journal}): \
+                         the journal was lost, or this is a copy of another host; \
+                         restore the state directory as a whole, or move it away as a whole",
+                        self.host, known.record.journal
+                    ),
+                    source: None,
+                });
+            }
+            let operation = self.operation();
+            let record = HostRecord {
+                version: VERSION,
+                operation: operation.clone(),
+                boot: self.boot.as_str().to_owned(),
+                journal: journal.clone(),
+                generation: before.as_ref().map_or(0, |s| s.record.generation) + 1,
+            };
+            let write = vec![write(name.clone(), &record, before.map(|s| s.version))];
+            match self.commit(&operation, &name, write).await {
+                Ok(()) => return Ok(()),
+                Err(ChangeError::Conflict) => {}
+                Err(ChangeError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(contended())
+    }
+
+    async fn read<R: Record>(&self, key: &Key) -> Result<Option<Stored<R>>, IpamError> {
+        let found = self.store.get(key).await.map_err(unreadable)?;
+        found
+            .map(|value| decode(key, &value.value, value.version))
+            .transpose()
+    }
+
+    /// Commits; an unknown outcome is settled by looking for `operation` at `probe`, and by
+    /// sending the same change again, of which only one can ever win.
+    async fn commit(
+        &self,
+        operation: &str,
+        probe: &Key,
+        operations: Vec<Operation>,
+    ) -> Result<(), ChangeError> {
+        let transaction = Transaction::new(operations);
+        let mut unknown = None;
+        for _ in 0..UNKNOWNS_MAX {
+            crash_point!("ipam.store.before_commit");
+            let outcome = self.store.commit(transaction.clone()).await;
+            crash_point!("ipam.store.after_commit");
+            match outcome {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict { .. }) if unknown.is_none() => {
+                    return Err(ChangeError::Conflict);
+                }
+                Err(CommitError::Conflict { .. }) => {
+                    return match self.was_written(operation, probe).await {
+                        Ok(true) => Ok(()),
+                        Ok(false) => Err(ChangeError::Conflict),
+                        Err(error) => Err(ChangeError::Failed(error)),
+                    };
+                }
+                Err(error @ CommitError::Unknown(_)) => {
+                    if let Ok(true) = self.was_written(operation, probe).await {
+                        return Ok(());
+                    }
+                    unknown = Some(error);
+                }
+                Err(error) => {
+                    // Behind an unknown outcome even a plain refusal leaves the first one open;
+                    // the caller reads the pool again before it decides anything else.
+                    let what = "the store did not take the change; nothing was handed out".into();
+                    let source = Some(error.into());
+                    return Err(ChangeError::Failed(IpamError::Unavailable { what, source }));
+                }
+            }
+        }
+        Err(ChangeError::Failed(IpamError::Unavailable {
+            what: "the store does not say whether the change happened; try again".to_owned(),
+            source: unknown.map(Into::into),
+        }))
+    }
+
+    async fn was_written(&self, operation: &str, probe: &Key) -> Result<bool, IpamError> {
+        let found = self.store.get(probe).await.map_err(unreadable)?;
+        let written = found.and_then(|value| operation_of(&value.value));
+        Ok(written.is_some_and(|by| by == operation))
+    }
+}
+
+/// The number of the chunk's last address, counted from the chunk's start.
+fn last_of(pool: PoolKey, chunk: u128) -> u32 {
+    let behind = pool.subnet.size_saturating() - chunk * CHUNK;
+    u32::try_from(behind.min(CHUNK) - 1).expect("a chunk has 1,024 addresses at most")
+}
+
+fn covers(run: &RunRecord, pool: PoolKey, chunk: u128) -> bool {
+    run.from == 0 && run.to == last_of(pool, chunk) && run.state == RunState::Owned
+}
+
+fn newest(runs: &[RunRecord]) -> u64 {
+    runs.iter().map(|run| run.generation).max().unwrap_or(0)
+}
+
+fn write<R: Record>(key: Key, record: &R, replaces: Option<Version>) -> Operation {
+    match replaces {
+        None => Operation::Create(key, record.encode()),
+        Some(version) => Operation::Update(key, record.encode(), version),
+    }
+}
+
+fn decode<R: Record>(key: &Key, bytes: &[u8], version: Version) -> Result<Stored<R>, IpamError> {
+    let record = R::decode(bytes).map_err(|why| damaged(key, why))?;
+    Ok(Stored { record, version })
+}
+
+fn damaged(key: &Key, why: String) -> IpamError {
+    IpamError::Unavailable {
+        what: format!("the store's record {key} {why}"),
+        source: None,
+    }
+}
+
+fn unreadable(error: StoreError) -> IpamError {
+    IpamError::Unavailable {
+        what: "the store could not be read; try again".to_owned(),
+        source: Some(error.into()),
+    }
+}
+
+fn owned_by_another(pool: PoolKey, run: &RunRecord) -> IpamError {
+    IpamError::Unavailable {
+        what: format!(
+            "addresses {} to {} of a block of {} belong to host {}",
+            run.from, run.to, pool.subnet, run.owner
+        ),
+        source: None,
+    }
+}
+
+fn contended() -> IpamError {
+    IpamError::Unavailable {
+        what: "others keep changing the same record in the store; try again".to_owned(),
+        source: None,
+    }
+}
+
+impl StoredPool {
+    pub(crate) fn is_active(&self) -> bool {
+        self.pool.record.state == PoolState::Active
+    }
+}
+
+/// Tries after which so much contention is an error: each lost try was another's success.
+pub(crate) const CONFLICTS_MAX: u32 = 32;
+/// Sends of one change whose outcome stays unknown.
+const UNKNOWNS_MAX: u32 = 4;

@@ -1,0 +1,249 @@
+//! How pools are named: in the journal, in the store, and towards callers.
+
+use netloom_core::store::Key;
+use netloom_core::{AddressSpace, IpamError};
+use netloom_types::{HostId, PoolId, Subnet};
+use std::net::IpAddr;
+
+/// Which pool: in one space, subnets never overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PoolKey {
+    pub(crate) space: AddressSpace,
+    pub(crate) subnet: Subnet,
+}
+
+/// One grant of a pool, as its [`PoolId`] carries it: `local-10.9.0.0-16-0123456789abcdef`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Reference {
+    pub(crate) pool: PoolKey,
+    /// Random: a retried request and a second one must get different references.
+    pub(crate) nonce: u64,
+}
+
+impl Reference {
+    pub(crate) fn id(&self) -> PoolId {
+        let text = format!(
+            "{}-{}-{:016x}",
+            space_name(self.pool.space),
+            subnet_part(self.pool.subnet),
+            self.nonce
+        );
+        PoolId::new(text).expect("the parts hold only letters, digits, '.', '_' and '-'")
+    }
+
+    /// Reads a reference back; none when it was never one of ours.
+    pub(crate) fn parse(id: &PoolId) -> Option<Self> {
+        let mut parts = id.as_str().split('-');
+        let space = match parts.next()? {
+            "local" => AddressSpace::Local,
+            "global" => AddressSpace::Global,
+            _ => return None,
+        };
+        let ip: IpAddr = parts.next()?.replace('_', ":").parse().ok()?;
+        let subnet = Subnet::new(ip, parts.next()?.parse().ok()?).ok()?;
+        let nonce = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let found = Self {
+            pool: PoolKey { space, subnet },
+            nonce,
+        };
+        // Only the one spelling: two texts for one reference would be two references elsewhere.
+        (found.id() == *id).then_some(found)
+    }
+}
+
+/// Where records are kept in the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    /// Pools of one host are its own business, even in a store that all share.
+    local: String,
+    host: String,
+}
+
+impl Keys {
+    pub(crate) fn new(host: &HostId) -> Result<Self, IpamError> {
+        let host = escape(host.as_str());
+        let keys = Self {
+            local: format!("local.{host}"),
+            host,
+        };
+        // The longest key there can be shows whether all fit.
+        let longest: Subnet = "ff00:ff00:ff00:ff00:ff00:ff00:ff00:ff00/128"
+            .parse()
+            .map_err(|e| IpamError::Invalid(format!("{e}")))?;
+        let pool = PoolKey {
+            space: AddressSpace::Local,
+            subnet: longest,
+        };
+        keys.build(&format!("references/{}/{:016x}", keys.part(pool), 0))
+            .map_err(|_| {
+                IpamError::Invalid("the host id is too long for keys of the store".to_owned())
+            })?;
+        Ok(keys)
+    }
+
+    pub(crate) fn host(&self) -> Key {
+        self.known(&format!("hosts/{}", self.host))
+    }
+
+    pub(crate) fn space(&self, space: AddressSpace) -> Key {
+        self.known(&format!("spaces/{}", self.space_part(space)))
+    }
+
+    pub(crate) fn pools(&self, space: AddressSpace) -> Key {
+        self.known(&format!("pools/{}", self.space_part(space)))
+    }
+
+    pub(crate) fn pool(&self, pool: PoolKey) -> Key {
+        self.known(&format!("pools/{}", self.part(pool)))
+    }
+
+    pub(crate) fn references(&self, pool: PoolKey) -> Key {
+        self.known(&format!("references/{}", self.part(pool)))
+    }
+
+    pub(crate) fn reference(&self, reference: Reference) -> Key {
+        let Reference { pool, nonce } = reference;
+        self.known(&format!("references/{}/{nonce:016x}", self.part(pool)))
+    }
+
+    pub(crate) fn chunk(&self, pool: PoolKey, chunk: u128) -> Key {
+        self.known(&format!("chunks/{}/{chunk:x}", self.part(pool)))
+    }
+
+    /// The subnet that the last part of a pool's key names.
+    pub(crate) fn subnet_of(key: &Key) -> Option<Subnet> {
+        let (_, last) = key.as_str().rsplit_once('/')?;
+        let (ip, prefix_len) = last.rsplit_once('-')?;
+        let ip: IpAddr = ip.replace('_', ":").parse().ok()?;
+        Subnet::new(ip, prefix_len.parse().ok()?).ok()
+    }
+
+    /// The nonce that the last part of a reference's key names.
+    pub(crate) fn nonce_of(key: &Key) -> Option<u64> {
+        let (_, last) = key.as_str().rsplit_once('/')?;
+        u64::from_str_radix(last, 16).ok()
+    }
+
+    fn space_part(&self, space: AddressSpace) -> &str {
+        match space {
+            AddressSpace::Local => &self.local,
+            AddressSpace::Global => "global",
+        }
+    }
+
+    fn part(&self, pool: PoolKey) -> String {
+        format!(
+            "{}/{}",
+            self.space_part(pool.space),
+            subnet_part(pool.subnet)
+        )
+    }
+
+    fn build(&self, text: &str) -> Result<Key, netloom_core::store::InvalidKey> {
+        Key::new(text)
+    }
+
+    fn known(&self, text: &str) -> Key {
+        self.build(text)
+            .expect("the longest key was tried when this was made")
+    }
+}
+
+/// `10.9.0.0-16`, `fd00__-64`: what both a key and a pool id may hold.
+fn subnet_part(subnet: Subnet) -> String {
+    let first = subnet.first().to_string().replace(':', "_");
+    format!("{first}-{}", subnet.prefix_len())
+}
+
+/// Keys know no capitals: `_` becomes `__`, `A` becomes `_a`; two hosts never get one key.
+fn escape(host: &str) -> String {
+    let mut out = String::with_capacity(host.len());
+    for c in host.chars() {
+        match c {
+            '_' => out.push_str("__"),
+            c if c.is_ascii_uppercase() => {
+                out.push('_');
+                out.push(c.to_ascii_lowercase());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+pub(crate) fn space_name(space: AddressSpace) -> &'static str {
+    match space {
+        AddressSpace::Local => "local",
+        AddressSpace::Global => "global",
+    }
+}
+
+pub(crate) fn space_code(space: AddressSpace) -> u8 {
+    match space {
+        AddressSpace::Local => 0,
+        AddressSpace::Global => 1,
+    }
+}
+
+pub(crate) fn space_of_code(code: u8) -> Option<AddressSpace> {
+    match code {
+        0 => Some(AddressSpace::Local),
+        1 => Some(AddressSpace::Global),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(text: &str) -> PoolKey {
+        PoolKey {
+            space: AddressSpace::Local,
+            subnet: text.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn references_round_trip_for_both_families() {
+        for subnet in ["10.9.0.0/16", "0.0.0.0/0", "fd00:1::/64", "::/0", "::1/128"] {
+            let reference = Reference {
+                pool: pool(subnet),
+                nonce: 0x0123_4567_89ab_cdef,
+            };
+            assert_eq!(Reference::parse(&reference.id()), Some(reference));
+        }
+    }
+
+    #[test]
+    fn texts_that_were_never_a_reference_are_none() {
+        for odd in [
+            "x",
+            "local-10.9.0.0-16",
+            "local-10.9.0.1-16-0123456789abcdef",
+            "local-10.9.0.0-16-123456789abcdef",
+            "local-10.9.0.0-016-0123456789abcdef",
+            "mars-10.9.0.0-16-0123456789abcdef",
+            "local-10.9.0.0-16-0123456789abcdef-x",
+        ] {
+            assert_eq!(Reference::parse(&PoolId::new(odd).unwrap()), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_differ_in_case_have_different_keys() {
+        let key = |host: &str| Keys::new(&HostId::new(host).unwrap()).unwrap().host();
+        let all = ["Ab", "ab", "_ab", "aB", "__ab"].map(key);
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn subnets_come_back_from_their_keys() {
+        let keys = Keys::new(&HostId::new("h").unwrap()).unwrap();
+        for subnet in ["10.9.0.0/16", "fd00:1::/64"] {
+            let pool = pool(subnet);
+            assert_eq!(Keys::subnet_of(&keys.pool(pool)), Some(pool.subnet));
+        }
+    }
+}

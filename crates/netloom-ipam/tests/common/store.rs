@@ -1,0 +1,149 @@
+//! A store in memory that outlives the process under test and can misbehave.
+
+use async_trait::async_trait;
+use netloom_core::store::{
+    CommitError, Committed, Conflict, Key, Operation, Store, StoreError, StoreIdentity,
+    Transaction, Version, Versioned, Watch,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+/// What happens to a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It happens, and nobody is told.
+    UnknownDone,
+    /// It does not happen, and nobody is told.
+    UnknownLost,
+    /// It does not happen.
+    Unavailable,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct TestStore(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    values: BTreeMap<Key, (u64, Vec<u8>)>,
+    version: u64,
+    commits: u64,
+    faults: VecDeque<Fault>,
+}
+
+impl TestStore {
+    pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.0.lock().unwrap().faults.extend(faults);
+    }
+
+    pub fn clear_faults(&self) {
+        self.0.lock().unwrap().faults.clear();
+    }
+
+    /// Commits that happened.
+    pub fn commits(&self) -> u64 {
+        self.0.lock().unwrap().commits
+    }
+
+    pub fn values(&self) -> Vec<(String, Vec<u8>)> {
+        let inner = self.0.lock().unwrap();
+        let value = |(key, (_, value)): (&Key, &(u64, Vec<u8>))| (key.to_string(), value.clone());
+        inner.values.iter().map(value).collect()
+    }
+
+    pub fn put(&self, key: &str, value: Vec<u8>) {
+        let mut inner = self.0.lock().unwrap();
+        inner.version += 1;
+        let version = inner.version;
+        inner
+            .values
+            .insert(Key::new(key).unwrap(), (version, value));
+    }
+}
+
+impl Inner {
+    fn check(&self, operation: &Operation) -> Result<(), CommitError> {
+        let key = operation.key();
+        let found = self.values.get(key).map(|(v, _)| *v);
+        let conflict = match operation {
+            Operation::CheckAbsent(_) | Operation::Create(..) => found.map(|_| Conflict::Exists),
+            Operation::CheckVersion(_, version)
+            | Operation::Update(_, _, version)
+            | Operation::Delete(_, version) => match found {
+                None => Some(Conflict::Absent),
+                Some(found) if version.as_bytes() != found.to_be_bytes() => {
+                    Some(Conflict::VersionDiffers)
+                }
+                Some(_) => None,
+            },
+        };
+        let key = key.clone();
+        conflict.map_or(Ok(()), |conflict| {
+            Err(CommitError::Conflict { key, conflict })
+        })
+    }
+
+    fn apply(&mut self, transaction: Transaction) -> Result<Committed, CommitError> {
+        transaction.validate()?;
+        for operation in &transaction.operations {
+            self.check(operation)?;
+        }
+        self.commits += 1;
+        let mut versions = Vec::new();
+        for operation in transaction.operations {
+            self.version += 1;
+            match operation {
+                Operation::Create(key, value) | Operation::Update(key, value, _) => {
+                    let version = Version::from_bytes(self.version.to_be_bytes());
+                    versions.push((key.clone(), version));
+                    self.values.insert(key, (self.version, value));
+                }
+                Operation::Delete(key, _) => {
+                    self.values.remove(&key);
+                }
+                Operation::CheckAbsent(_) | Operation::CheckVersion(..) => {}
+            }
+        }
+        Ok(Committed { versions })
+    }
+}
+
+fn versioned((version, value): &(u64, Vec<u8>)) -> Versioned {
+    Versioned {
+        value: value.clone(),
+        version: Version::from_bytes(version.to_be_bytes()),
+    }
+}
+
+#[async_trait]
+impl Store for TestStore {
+    async fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        Ok(StoreIdentity("test".to_owned()))
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
+        Ok(self.0.lock().unwrap().values.get(key).map(versioned))
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        let inner = self.0.lock().unwrap();
+        let below = inner.values.iter().filter(|(key, _)| key.is_below(prefix));
+        Ok(below.map(|(k, v)| (k.clone(), versioned(v))).collect())
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let mut inner = self.0.lock().unwrap();
+        match inner.faults.pop_front() {
+            None => inner.apply(transaction),
+            Some(Fault::UnknownDone) => {
+                inner.apply(transaction)?;
+                Err(CommitError::Unknown(None))
+            }
+            Some(Fault::UnknownLost) => Err(CommitError::Unknown(None)),
+            Some(Fault::Unavailable) => Err(CommitError::Unavailable(None)),
+        }
+    }
+
+    async fn watch(&self, _: &Key) -> Result<Box<dyn Watch>, StoreError> {
+        Err(StoreError::Unavailable(None))
+    }
+}
