@@ -11,6 +11,7 @@ use netloom_linux::{
 };
 use netloom_types::{Family, MacAddr, Protocol};
 use std::collections::BTreeSet;
+use std::io::Write;
 
 fn port(host: u16, target: &str) -> Element {
     Element::Port(PortMap {
@@ -142,6 +143,26 @@ fn what_was_added_is_read_back_and_printed_by_nft() {
             Applied::AlreadySo
         );
         assert_eq!(output("nft", &["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn nft_reads_back_what_it_prints_but_for_the_one_rule_that_is_documented() {
+    in_own_namespace(|| {
+        let kernel = LinuxKernel::open().unwrap();
+        kernel.apply(&KernelStep::EnsureTable).unwrap();
+        let add = one_of_each().into_iter().map(KernelStep::AddElement);
+        kernel.apply_all(&add.collect::<Vec<_>>()).unwrap();
+        let printed = output("nft", &["list", "ruleset"]);
+        let known = "advertisement of another address";
+        let kept: Vec<_> = printed.lines().filter(|l| !l.contains(known)).collect();
+        assert_eq!(kept.len() + 1, printed.lines().count());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(kept.join("\n").as_bytes()).unwrap();
+        kernel.apply(&KernelStep::RemoveTable).unwrap();
+        output("nft", &["-f", file.path().to_str().unwrap()]);
+        let again = output("nft", &["list", "ruleset"]);
+        assert_eq!(again.lines().collect::<Vec<_>>(), kept);
     });
 }
 

@@ -21,6 +21,12 @@ fn port_with(load: Expr, set: &'static str, how: Compare) -> Match {
     ]
 }
 
+/// EtherType numbers (IEEE 802). Rules name the protocol even where the chain is for one only:
+/// without it, other tools print header fields as bare offsets, and cannot read them back.
+const ARP: u16 = 0x0806;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
 fn ether_type(number: u16) -> Match {
     vec![
         name_at(Meta::Protocol, 0),
@@ -44,9 +50,9 @@ fn guard() -> Chain {
             )],
             DROP,
         )
-        .rule("ARP", [ether_type(0x0806)], jump("guard_arp"))
-        .rule("IPv4", [ether_type(0x0800)], jump("guard4"))
-        .rule("IPv6", [ether_type(0x86dd)], jump("guard6"));
+        .rule("ARP", [ether_type(ARP)], jump("guard_arp"))
+        .rule("IPv4", [ether_type(IPV4)], jump("guard4"))
+        .rule("IPv6", [ether_type(IPV6)], jump("guard6"));
     chain.rules.extend(guard.rules);
     chain
 }
@@ -60,21 +66,27 @@ fn guard_arp() -> Chain {
     Chain::new(Layer::Bridge, "guard_arp")
         .rule(
             "ARP for another MAC",
-            [port_with(
-                payload(Base::Network, 8, 6, NAME_WORDS),
-                "port_mac",
-                Compare::Differs,
-            )],
+            [
+                ether_type(ARP),
+                port_with(
+                    payload(Base::Network, 8, 6, NAME_WORDS),
+                    "port_mac",
+                    Compare::Differs,
+                ),
+            ],
             DROP,
         )
-        .rule("ARP probe", [probe], ACCEPT)
+        .rule("ARP probe", [ether_type(ARP), probe], ACCEPT)
         .rule(
             "own ARP",
-            [port_with(
-                payload(Base::Network, 14, 4, NAME_WORDS),
-                "port4",
-                Compare::Equal,
-            )],
+            [
+                ether_type(ARP),
+                port_with(
+                    payload(Base::Network, 14, 4, NAME_WORDS),
+                    "port4",
+                    Compare::Equal,
+                ),
+            ],
             ACCEPT,
         )
         .rule("ARP for another address", [], DROP)
@@ -85,7 +97,10 @@ fn guard4() -> Chain {
         .rule("DHCP replies", [udp_from(67)], DROP)
         .rule(
             "own IPv4",
-            [port_with(source(V4, NAME_WORDS), "port4", Compare::Equal)],
+            [
+                ether_type(IPV4),
+                port_with(source(V4, NAME_WORDS), "port4", Compare::Equal),
+            ],
             ACCEPT,
         )
         .rule("IPv4 source of someone else", [], DROP)
@@ -113,6 +128,7 @@ fn guard6() -> Chain {
         .rule(
             "advertisement of another address",
             [
+                ether_type(IPV6),
                 icmp(ICMP6, 136),
                 link_local(Base::Transport, 8, Compare::Differs),
                 port_with(
@@ -125,15 +141,25 @@ fn guard6() -> Chain {
         )
         .rule(
             "own IPv6",
-            [port_with(source(V6, NAME_WORDS), "port6", Compare::Equal)],
+            [
+                ether_type(IPV6),
+                port_with(source(V6, NAME_WORDS), "port6", Compare::Equal),
+            ],
             ACCEPT,
         )
         .rule(
             "link-local",
-            [link_local(Base::Network, 8, Compare::Equal)],
+            [
+                ether_type(IPV6),
+                link_local(Base::Network, 8, Compare::Equal),
+            ],
             ACCEPT,
         )
         // Duplicate address detection and multicast listener reports come from no address.
-        .rule("unspecified", [unspecified, transport(ICMP6)], ACCEPT)
+        .rule(
+            "unspecified",
+            [ether_type(IPV6), unspecified, transport(ICMP6)],
+            ACCEPT,
+        )
         .rule("IPv6 source of someone else", [], DROP)
 }

@@ -47,6 +47,10 @@
 //!                                      source not in @port6: drop (link-local and :: pass)
 //! ```
 //!
+//! What `nft list ruleset` prints of it can be read back by `nft -f`, but for one rule ("advertisement
+//! of another address"): nft before it learned `icmpv6 taddr` prints that field as a bare offset.
+//! An operator who saves the whole ruleset leaves our tables out; they are made anew anyway.
+//!
 //! The priorities: raw before connection tracking, translation where the kernel expects it, the
 //! filters at -5, just before iptables' own, so that our drop comes first. An accept of ours
 //! decides nothing for the chains of others; that is why [`forward`] adds rules to DOCKER-USER.

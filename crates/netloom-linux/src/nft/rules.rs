@@ -236,6 +236,7 @@ fn from_container() -> Chain {
             "internal: ICMP of the gateway",
             [
                 from("internal"),
+                family(V4),
                 transport(ICMP),
                 own_gateway(V4, Compare::Equal),
             ],
@@ -245,6 +246,7 @@ fn from_container() -> Chain {
             "internal: ICMPv6 of the gateway",
             [
                 from("internal"),
+                family(V6),
                 transport(ICMP6),
                 own_gateway(V6, Compare::Equal),
             ],
