@@ -1,5 +1,8 @@
 //! The arithmetic of levels: how many words each has and where it starts.
 
+use alloc::vec::Vec;
+use core::hint::select_unpredictable;
+
 /// Bits of a word, and the fan-out of every level.
 pub(crate) const WORD_BITS: usize = 64;
 
@@ -105,14 +108,15 @@ impl Shape {
     }
 
     /// What every word of an empty bitmap holds: zeros, and ones behind the end of each level.
-    pub(crate) fn empty_words(&self) -> impl Iterator<Item = u64> {
+    pub(crate) fn empty_words(&self) -> Vec<u64> {
+        let mut words = Vec::with_capacity(self.words());
         let mut members = self.capacity;
-        let shape = *self;
-        (0..self.levels()).flat_map(move |level| {
-            let count = members;
-            members = shape.words_in(level);
-            (0..members).map(move |word| padding(count, word))
-        })
+        for level in 0..self.levels() {
+            let count = self.words_in(level);
+            words.extend((0..count).map(|word| padding(members, word)));
+            members = count;
+        }
+        words
     }
 }
 
@@ -126,6 +130,28 @@ fn padding(count: usize, word: usize) -> u64 {
 #[inline]
 pub(crate) const fn split(index: usize) -> (usize, u64) {
     (index / WORD_BITS, 1 << (index % WORD_BITS))
+}
+
+/// The lowest free bit, from `from` on, of five leaves: of that of `from` and the four behind it.
+///
+/// The first has one nearly always where less than half is taken. Where much is taken, a branch on
+/// "is this word full" is mispredicted so often that it is cheaper to look at all of the next four
+/// and choose without a branch; they hold a free bit nine times in ten when 99 % are taken.
+#[inline]
+pub(crate) fn near_free(from: usize, leaf: impl Fn(usize) -> u64) -> Option<usize> {
+    let (word, low) = (from / WORD_BITS, from % WORD_BITS);
+    let open = !leaf(word) & (FULL << low);
+    if open != 0 {
+        return Some(word * WORD_BITS + open.trailing_zeros() as usize);
+    }
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(|ahead| !leaf(word + ahead));
+    if first | second | third | fourth == 0 {
+        return None;
+    }
+    let early = select_unpredictable(first != 0, (word + 1, first), (word + 2, second));
+    let late = select_unpredictable(third != 0, (word + 3, third), (word + 4, fourth));
+    let (word, open) = select_unpredictable(first | second != 0, early, late);
+    Some(word * WORD_BITS + open.trailing_zeros() as usize)
 }
 
 /// The masks that cover `from..to`, one per word touched.
@@ -170,8 +196,7 @@ mod tests {
     #[test]
     fn bits_behind_the_end_are_taken_in_every_level() {
         let shape = Shape::new(65).unwrap();
-        let words: Vec<_> = shape.empty_words().collect();
-        assert_eq!(words, [0, !1, !3]);
+        assert_eq!(shape.empty_words(), [0, !1, !3]);
     }
 
     #[test]

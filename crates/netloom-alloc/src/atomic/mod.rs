@@ -5,13 +5,16 @@
 //!
 //! The levels above are hints, kept by this protocol:
 //!
-//! - Who fills a word sets its bit in the level above, **and then looks at the word again**; if it
-//!   is full no more, it clears the bit again.
-//! - Who opens a full word clears the bit above, after it cleared the bit below.
+//! - Who meets a full word on its way down from an open hint, or fills a whole word at once, sets
+//!   the bit in the level above, **and then looks at the word again**; if it is full no more, it
+//!   clears the bit again.
+//! - Who opens a word looks at the bit above after it cleared the bit below, and clears it if set.
 //!
 //! All of these are sequentially consistent, so either the opener clears a bit that was set before,
-//! or the filler sees the open word: no bit says "full" for ever above a word that is not. The
-//! other error, "open" above a full word, only costs time, and whoever meets it mends it.
+//! or the other sees the open word: no bit says "full" for ever above a word that is not. The
+//! other error, "open" above a full word, only costs time, and whoever meets it mends it. So taking
+//! a number never writes a hint: the few words around the last one are looked at directly, hints are
+//! asked when these are full, and what a search mends was made wrong by one allocation before.
 //!
 //! While both are under way a hint may be wrong for a moment. So "all are taken" is never said from
 //! hints: a refusal has looked at every leaf once. A number that was free all the while is found by
@@ -26,13 +29,13 @@ use crate::policy::{Policy, Start, mix};
 use crate::shape::{FULL, Shape, WORD_BITS, masks, split};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
-use search::Stripe;
+use search::{Place, Stripe};
 
 /// Numbers from 0 up, each free or taken, shared by threads without a lock.
 ///
 /// The operations are those of [`Bitmap`], on `&self`. One allocation is one atomic operation on a
-/// leaf as long as the word in hand has a free bit, and one release is one; the levels above are
-/// written only when a word becomes full or open. There is no shared counter: counting adds up the
+/// leaf, and one release is one, as long as a free bit is near; the levels above are written only
+/// when a search meets a full word, and when that is opened. There is no shared counter: counting adds up the
 /// leaves.
 ///
 /// Only a refusal costs more than a few steps: it has looked at every leaf once, so that `None` is
@@ -60,8 +63,8 @@ pub struct AtomicBitmap {
     words: Box<[AtomicU64]>,
     shape: Shape,
     kind: Kind,
-    /// Where the next search starts, or the random state; for bitmaps without stripes.
-    place: AtomicU64,
+    /// Where the next search starts, for bitmaps without stripes.
+    place: Place,
     /// The same for wide bitmaps, one for some of the threads each.
     stripes: Box<[Stripe]>,
     /// Claims of runs of several words: those under way in the low half, those undone above.
@@ -94,7 +97,7 @@ impl AtomicBitmap {
         Ok(Self::from_words(
             shape,
             Start::new(policy),
-            shape.empty_words(),
+            shape.empty_words().into_iter(),
         ))
     }
 
@@ -106,23 +109,25 @@ impl AtomicBitmap {
         };
         let stripes = (shape.leaves() / STRIPE_LEAVES).min(STRIPES_MAX);
         let capacity = shape.capacity();
-        let first_place = |stripe: usize| match kind {
-            Kind::Lowest => 0,
+        let place = |stripe: usize| match kind {
+            Kind::Lowest => Place::new(0),
             // Spread evenly from where the search stood.
             Kind::Next => {
                 let ahead = capacity / stripes.max(1) * stripe;
-                (value + ahead as u64) % (capacity as u64).max(1)
+                Place::new((value + ahead as u64) % (capacity as u64).max(1))
             }
-            Kind::Random => mix(value.wrapping_add(stripe as u64)),
+            Kind::Random => Place::new(mix(value.wrapping_add(stripe as u64))),
         };
         Self {
             words: words.map(AtomicU64::new).collect(),
             shape,
             kind,
-            place: AtomicU64::new(value),
-            stripes: (0..stripes)
-                .map(|at| Stripe::new(first_place(at)))
-                .collect(),
+            place: if kind == Kind::Random {
+                Place::new(value)
+            } else {
+                place(0)
+            },
+            stripes: (0..stripes).map(|at| Stripe(place(at))).collect(),
             claims: AtomicU64::new(0),
         }
     }
@@ -165,13 +170,26 @@ impl AtomicBitmap {
     /// the end of the bitmap is left out.
     #[inline]
     pub fn allocate_in(&self, from: usize, to: usize) -> Option<usize> {
+        let place = self.place();
+        if self.kind == Kind::Next
+            && let Some(index) = place.take()
+            && (from..to).contains(&index)
+            && self.claim_index(index)
+        {
+            return Some(index);
+        }
+        self.allocate_far(place, from, to)
+    }
+
+    /// Takes a number of `from..to` when the word in hand has none.
+    #[inline(never)]
+    fn allocate_far(&self, place: &Place, from: usize, to: usize) -> Option<usize> {
         let to = to.min(self.capacity());
         if from >= to {
             return None;
         }
-        let place = self.place();
         let at = self.position(place, from, to);
-        let index = match self.claim_here(at, to) {
+        let index = match self.claim_near(at, to) {
             Some(index) => index,
             None => self.search(at, from, to)?,
         };
@@ -188,12 +206,11 @@ impl AtomicBitmap {
         if index >= self.capacity() {
             return Err(BitError::OutOfRange);
         }
-        let (word, bit) = split(index);
-        if self.claim(word, bit) {
+        if self.claim_index(index) {
             return Ok(());
         }
         // It may be held for a moment by a claim of a run that fails.
-        let taken = self.settled(|| self.claim(word, bit).then_some(()));
+        let taken = self.settled(|| self.claim_index(index).then_some(()));
         taken.ok_or(BitError::AlreadyAllocated)
     }
 
@@ -207,13 +224,10 @@ impl AtomicBitmap {
             return Err(BitError::OutOfRange);
         }
         let (word, bit) = split(index);
-        let old = self.fetch_and(word, !bit);
-        if old & bit == 0 {
+        if self.fetch_and(word, !bit) & bit == 0 {
             return Err(BitError::NotAllocated);
         }
-        if old == FULL {
-            self.open(word);
-        }
+        self.opened(word);
         Ok(())
     }
 
@@ -237,11 +251,11 @@ impl AtomicBitmap {
     /// leaf is copied at its own moment.
     #[must_use]
     pub fn to_bitmap(&self) -> Bitmap {
-        let place = self.place().load(Ordering::Relaxed);
+        let place = self.place();
         let start = match self.kind {
             Kind::Lowest => Start::Lowest,
-            Kind::Next => Start::Next(usize::try_from(place).unwrap_or(0)),
-            Kind::Random => Start::Random(place),
+            Kind::Next => Start::Next(place.index().min(self.capacity())),
+            Kind::Random => Start::Random(place.value()),
         };
         let leaves = (0..self.shape.leaves()).map(|word| self.load(word));
         Bitmap::from_leaves(self.shape, start, leaves)
@@ -250,8 +264,8 @@ impl AtomicBitmap {
     /// Sets the bits of `mask` in a leaf; gives those that changed.
     fn set_mask(&self, word: usize, mask: u64) -> u64 {
         let old = self.fetch_or(word, mask);
-        if old != FULL && old | mask == FULL {
-            self.fill(word);
+        if mask == FULL {
+            self.fill_from(1, word);
         }
         mask & !old
     }
@@ -259,32 +273,21 @@ impl AtomicBitmap {
     /// Clears the bits of `mask` in a leaf; gives those that changed.
     fn clear_mask(&self, word: usize, mask: u64) -> u64 {
         let old = self.fetch_and(word, !mask);
-        if old == FULL && mask != 0 {
-            self.open(word);
-        }
+        self.opened(word);
         mask & old
     }
 
-    /// Takes one bit of a leaf; false when another thread has it.
+    /// Takes one number; false when another thread has it.
     #[inline]
-    fn claim(&self, word: usize, bit: u64) -> bool {
-        let old = self.fetch_or(word, bit);
-        if old & bit != 0 {
-            return false;
-        }
-        if old | bit == FULL {
-            self.fill(word);
-        }
-        true
-    }
-
-    /// Tells the levels above that a leaf was seen full.
-    #[cold]
-    fn fill(&self, leaf: usize) {
-        self.fill_from(1, leaf);
+    fn claim_index(&self, index: usize) -> bool {
+        let (word, bit) = split(index);
+        // Only the one bit of the old value is asked for: that is one instruction (`lock bts`) where
+        // the whole value would be a loop.
+        self.fetch_or(word, bit) & bit == 0
     }
 
     /// Tells `level` and those above that word `child` of the level below was seen full.
+    #[cold]
     fn fill_from(&self, level: usize, mut child: usize) {
         for level in level..self.shape.levels() {
             let (word, bit) = split(child);
@@ -301,13 +304,17 @@ impl AtomicBitmap {
         }
     }
 
-    /// Tells the levels above that a leaf is full no more.
-    #[cold]
-    fn open(&self, leaf: usize) {
-        self.open_from(1, leaf);
+    /// Tells the levels above that a leaf is not full, if they say that it is.
+    #[inline]
+    fn opened(&self, leaf: usize) {
+        let (word, bit) = split(leaf);
+        if self.shape.levels() > 1 && self.load(self.shape.start(1) + word) & bit != 0 {
+            self.open_from(1, leaf);
+        }
     }
 
     /// Tells `level` and those above that word `child` of the level below is full no more.
+    #[cold]
     fn open_from(&self, level: usize, mut child: usize) {
         for level in level..self.shape.levels() {
             let (word, bit) = split(child);

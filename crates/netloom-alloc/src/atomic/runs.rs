@@ -135,11 +135,10 @@ impl AtomicBitmap {
         let Ok(old) = swapped else {
             return false;
         };
-        let new = change(old);
-        if new == Some(FULL) {
-            self.fill(word);
-        } else if old == FULL {
-            self.open(word);
+        match change(old) {
+            // Whole words are marked at once; others when a search meets them.
+            Some(FULL) if old == 0 => self.fill_from(1, word),
+            _ => self.opened(word),
         }
         true
     }

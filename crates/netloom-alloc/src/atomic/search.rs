@@ -2,69 +2,129 @@
 
 use super::{AtomicBitmap, Kind};
 use crate::policy::{RANDOM_STEP, below, next_random};
-use crate::shape::{FULL, WORD_BITS, masks, split};
+use crate::shape::{FULL, WORD_BITS, masks, near_free, split};
 use crate::sync::{AtomicU64, Ordering, wait};
 
-/// A place at which some of the threads start, on a cache line of its own so that they do not slow
-/// each other down by noting where they are.
+/// Where a search goes on. All of it is a hint: threads that share a place may mix its two halves,
+/// and what is read from it is claimed like any other number.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Next fit: the first number of the word in hand, or where to go on when that has none left.
+    /// Random start: the state of the generator.
+    at: AtomicU64,
+    /// Next fit: numbers of the word in hand that were free when the search came to it and lie
+    /// behind the last one taken. Taking from here does not wait for the claim before to reach the
+    /// leaf; a number of this word that is released meanwhile is found in the next round.
+    ahead: AtomicU64,
+}
+
+/// A place for some of the threads, on a cache line of its own so that threads do not slow each
+/// other down by noting where they are.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(super) struct Stripe(AtomicU64);
+pub(super) struct Stripe(pub(super) Place);
 
-impl Stripe {
-    pub(super) fn new(place: u64) -> Self {
-        Self(AtomicU64::new(place))
+impl Place {
+    pub(super) fn new(at: u64) -> Self {
+        Self {
+            at: AtomicU64::new(at),
+            ahead: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the next number of the word in hand, if one is left.
+    #[inline]
+    pub(super) fn take(&self) -> Option<usize> {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        if ahead == 0 {
+            return None;
+        }
+        let rest = ahead & (ahead - 1);
+        self.ahead.store(rest, Ordering::Relaxed);
+        let at = self.at.load(Ordering::Relaxed);
+        // Behind the last number of a word the search goes on in the next one.
+        let step = if rest == 0 { WORD_BITS as u64 } else { 0 };
+        self.at.store(at + step, Ordering::Relaxed);
+        usize::try_from(at | u64::from(ahead.trailing_zeros())).ok()
+    }
+
+    /// Where the search goes on, as a number.
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        let at = self.at.load(Ordering::Relaxed);
+        let skip = if ahead == 0 {
+            0
+        } else {
+            u64::from(ahead.trailing_zeros())
+        };
+        usize::try_from(at | skip).unwrap_or(0)
+    }
+
+    /// The value as it is.
+    pub(super) fn value(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
     }
 }
 
 impl AtomicBitmap {
     /// The place at which this thread starts.
     #[inline]
-    pub(super) fn place(&self) -> &AtomicU64 {
+    pub(super) fn place(&self) -> &Place {
         let stripe = below(thread_number(), self.stripes.len());
         self.stripes
             .get(stripe)
             .map_or(&self.place, |stripe| &stripe.0)
     }
 
-    /// Where in `from..to`, which is not empty, to start. Places are only hints: two threads that
-    /// read the same one meet, and one of them goes on.
+    /// Where in `from..to`, which is not empty, to start.
     #[inline]
-    pub(super) fn position(&self, place: &AtomicU64, from: usize, to: usize) -> usize {
+    pub(super) fn position(&self, place: &Place, from: usize, to: usize) -> usize {
         match self.kind {
             Kind::Lowest => from,
-            Kind::Next => match usize::try_from(place.load(Ordering::Relaxed)) {
-                Ok(at) if (from..to).contains(&at) => at,
-                _ => from,
-            },
+            Kind::Next => {
+                let at = place.index();
+                if (from..to).contains(&at) { at } else { from }
+            }
             Kind::Random => {
-                let mut state = place.load(Ordering::Relaxed);
+                let mut state = place.value();
                 let random = next_random(&mut state);
-                place.store(state, Ordering::Relaxed);
+                place.at.store(state, Ordering::Relaxed);
                 from + below(random, to - from)
             }
         }
     }
 
-    /// Notes that `index` was handed out.
+    /// Notes that `index` was handed out, and what else its word has.
     #[inline]
-    pub(super) fn advance(&self, place: &AtomicU64, index: usize) {
-        if self.kind == Kind::Next {
-            place.store(index as u64 + 1, Ordering::Relaxed);
+    pub(super) fn advance(&self, place: &Place, index: usize) {
+        if self.kind != Kind::Next {
+            return;
         }
+        let (word, bit) = split(index);
+        let ahead = !self.hint(word) & !(bit | (bit - 1));
+        // An empty word in hand is passed by; otherwise the place is its first number.
+        let at = if ahead == 0 {
+            (word + 1) * WORD_BITS
+        } else {
+            word * WORD_BITS
+        };
+        place.at.store(at as u64, Ordering::Relaxed);
+        place.ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// Takes a number of the word that `at` lies in, from `at` on and below `to`.
+    /// Takes a number of the few leaves from `at` on, below `to`.
     #[inline]
-    pub(super) fn claim_here(&self, at: usize, to: usize) -> Option<usize> {
-        let (word, low) = (at / WORD_BITS, at % WORD_BITS);
-        let open = !self.hint(word) & (FULL << low);
-        if open == 0 {
-            return None;
-        }
-        let bit = open.trailing_zeros() as usize;
-        let index = word * WORD_BITS + bit;
-        (index < to && self.claim(word, 1 << bit)).then_some(index)
+    pub(super) fn claim_near(&self, at: usize, to: usize) -> Option<usize> {
+        let leaf = |leaf| {
+            if leaf < self.shape.leaves() {
+                self.hint(leaf)
+            } else {
+                FULL
+            }
+        };
+        let index = near_free(at, leaf)?;
+        (index < to && self.claim_index(index)).then_some(index)
     }
 
     /// Takes a number of `from..to`, searching from `at` on and then from the beginning; none only
@@ -76,8 +136,7 @@ impl AtomicBitmap {
             let Some(index) = found.or_else(|| self.next_free(from).filter(inside)) else {
                 break;
             };
-            let (word, bit) = split(index);
-            if self.claim(word, bit) {
+            if self.claim_index(index) {
                 return Some(index);
             }
         }
@@ -135,9 +194,9 @@ impl AtomicBitmap {
                     return None;
                 }
                 // Each round that is lost was won by another thread.
-                let bit = open.trailing_zeros() as usize;
-                if self.claim(word, 1 << bit) {
-                    return Some(word * WORD_BITS + bit);
+                let index = word * WORD_BITS + open.trailing_zeros() as usize;
+                if self.claim_index(index) {
+                    return Some(index);
                 }
             }
         })

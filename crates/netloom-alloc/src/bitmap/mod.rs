@@ -9,8 +9,9 @@ pub(crate) use runs::{run_end, run_in_word};
 
 use crate::error::BitError;
 use crate::policy::{Policy, Start};
-use crate::shape::{FULL, Shape, WORD_BITS, masks, split};
+use crate::shape::{FULL, Shape, WORD_BITS, masks, near_free, split};
 use crate::{ResizeError, snapshot};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Numbers from 0 up, each free or taken, with summary words that find a free one in a step per
@@ -32,7 +33,7 @@ use alloc::vec::Vec;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitmap {
     /// All levels, leaves first. A bit of a higher level is set exactly when its child is full.
-    words: Vec<u64>,
+    words: Box<[u64]>,
     shape: Shape,
     allocated: usize,
     start: Start<usize>,
@@ -54,7 +55,7 @@ impl Bitmap {
     pub fn with_policy(capacity: usize, policy: Policy) -> Result<Self, ResizeError> {
         let shape = Shape::new(capacity).ok_or(ResizeError::TooLarge { bits: capacity })?;
         Ok(Self {
-            words: shape.empty_words().collect(),
+            words: shape.empty_words().into(),
             shape,
             allocated: 0,
             start: Start::new(policy),
@@ -101,7 +102,7 @@ impl Bitmap {
     /// Bytes held, on the heap and in the value itself.
     #[must_use]
     pub fn bytes_held(&self) -> usize {
-        size_of::<Self>() + self.words.capacity() * size_of::<u64>()
+        size_of::<Self>() + size_of_val(&*self.words)
     }
 
     /// Whether `index` is taken; what lies behind the end counts as taken.
@@ -115,33 +116,49 @@ impl Bitmap {
     /// Takes a free number, or none when all are taken.
     #[inline]
     pub fn allocate(&mut self) -> Option<usize> {
-        if self.capacity() == 0 {
-            return None;
-        }
-        let from = self.start.position(0, self.capacity());
-        let index = match self.next_free(from) {
-            Some(index) => index,
-            None => self.next_free(0)?,
-        };
-        self.set(index);
-        self.start.advance(index);
-        Some(index)
+        self.allocate_in(0, self.capacity())
     }
 
     /// Takes a free number of `from..to`, or none when all of these are taken. What lies behind
     /// the end of the bitmap is left out.
     #[inline]
     pub fn allocate_in(&mut self, from: usize, to: usize) -> Option<usize> {
+        // The word in hand has a free bit nearly always, unless nearly all is taken.
+        if let Start::Next(at) = self.start
+            && from <= at
+            && let Some(slot) = self.words.get_mut(at / WORD_BITS)
+        {
+            let open = !*slot & (FULL << (at % WORD_BITS));
+            let index = at / WORD_BITS * WORD_BITS + open.trailing_zeros() as usize;
+            if open != 0 && index < to.min(self.shape.capacity()) {
+                *slot |= open & open.wrapping_neg();
+                let now = *slot;
+                self.allocated += 1;
+                self.start = Start::Next(index + 1);
+                if now == FULL {
+                    self.filled(at / WORD_BITS, now);
+                }
+                return Some(index);
+            }
+        }
+        self.allocate_far(from, to)
+    }
+
+    /// Takes a number of `from..to` when the word in hand has none.
+    #[inline(never)]
+    fn allocate_far(&mut self, from: usize, to: usize) -> Option<usize> {
         let to = to.min(self.capacity());
         if from >= to {
             return None;
         }
         let at = self.start.position(from, to);
         let inside = |index: &usize| *index < to;
-        let found = self.next_free(at).filter(inside);
-        let index = match found {
+        let index = match self.near_free(at).filter(inside) {
             Some(index) => index,
-            None => self.next_free(from).filter(inside)?,
+            None => {
+                let ahead = self.next_free(at).filter(inside);
+                ahead.or_else(|| self.next_free(from).filter(inside))?
+            }
         };
         self.set(index);
         self.start.advance(index);
@@ -183,9 +200,7 @@ impl Bitmap {
         }
         *slot = old & !bit;
         self.allocated -= 1;
-        if old == FULL {
-            self.open(word);
-        }
+        self.opened(word);
         Ok(())
     }
 
@@ -205,6 +220,18 @@ impl Bitmap {
             changed += self.clear_mask(word, mask);
         }
         changed
+    }
+
+    /// The lowest free number of the few leaves from `from` on, which is below the capacity.
+    #[inline]
+    fn near_free(&self, from: usize) -> Option<usize> {
+        near_free(from, |leaf| {
+            if leaf < self.shape.leaves() {
+                self.word(leaf)
+            } else {
+                FULL
+            }
+        })
     }
 
     /// The lowest free number from `from` on, without taking it.
@@ -259,9 +286,8 @@ impl Bitmap {
         };
         let old = *slot;
         *slot = old | mask;
-        if *slot == FULL && old != FULL {
-            self.fill(word);
-        }
+        let now = *slot;
+        self.filled(word, now);
         let changed = (mask & !old).count_ones() as usize;
         self.allocated += changed;
         changed
@@ -276,16 +302,48 @@ impl Bitmap {
         *slot = old & !mask;
         let changed = (old & mask).count_ones() as usize;
         self.allocated -= changed;
-        if old == FULL && changed > 0 {
-            self.open(word);
+        if changed > 0 {
+            self.opened(word);
         }
         changed
     }
 
-    /// Tells the levels above that a leaf became full.
-    fn fill(&mut self, leaf: usize) {
-        let mut child = leaf;
-        for level in 1..self.shape.levels() {
+    /// Tells the level above whether a leaf is full, which holds `now` after bits of it were set.
+    ///
+    /// The first level is written in any case: where nearly all is taken, a branch on "full" is
+    /// mispredicted every other time, which costs more than the write.
+    #[inline]
+    fn filled(&mut self, leaf: usize, now: u64) {
+        let (word, bit) = split(leaf);
+        let start = self.shape.start(1);
+        let Some(slot) = self.words.get_mut(start + word) else {
+            return;
+        };
+        *slot |= if now == FULL { bit } else { 0 };
+        if *slot == FULL {
+            self.fill_above(word);
+        }
+    }
+
+    /// Tells the level above that a leaf is not full now that bits of it were cleared.
+    #[inline]
+    fn opened(&mut self, leaf: usize) {
+        let (word, bit) = split(leaf);
+        let start = self.shape.start(1);
+        let Some(slot) = self.words.get_mut(start + word) else {
+            return;
+        };
+        let old = *slot;
+        *slot = old & !bit;
+        if old == FULL {
+            self.open_above(word);
+        }
+    }
+
+    /// Tells the levels above the first that a word of that is full.
+    #[cold]
+    fn fill_above(&mut self, mut child: usize) {
+        for level in 2..self.shape.levels() {
             let (word, bit) = split(child);
             let at = self.shape.start(level) + word;
             let Some(slot) = self.words.get_mut(at) else {
@@ -299,10 +357,10 @@ impl Bitmap {
         }
     }
 
-    /// Tells the levels above that a leaf is full no more.
-    fn open(&mut self, leaf: usize) {
-        let mut child = leaf;
-        for level in 1..self.shape.levels() {
+    /// Tells the levels above the first that a word of that is full no more.
+    #[cold]
+    fn open_above(&mut self, mut child: usize) {
+        for level in 2..self.shape.levels() {
             let (word, bit) = split(child);
             let at = self.shape.start(level) + word;
             let Some(slot) = self.words.get_mut(at) else {
@@ -330,7 +388,7 @@ impl Bitmap {
         leaves: impl Iterator<Item = u64>,
     ) -> Self {
         let mut map = Self {
-            words: shape.empty_words().collect(),
+            words: shape.empty_words().into(),
             shape,
             allocated: 0,
             start,

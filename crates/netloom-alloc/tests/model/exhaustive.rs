@@ -33,9 +33,8 @@ fn operations(capacity: u64) -> Vec<Op> {
     all
 }
 
-fn explore<S: Subject>(capacity: u64, (subject, copy): (S, fn(&S) -> S), policy: Policy) -> usize {
-    let operations = operations(capacity);
-    let model = Model::new(capacity, policy);
+fn explore<S: Subject>((subject, copy): (S, fn(&S) -> S), model: Model) -> usize {
+    let operations = operations(model.capacity());
     let mut seen = BTreeSet::from([model.state()]);
     let mut todo = vec![(subject, model)];
     while let Some((subject, model)) = todo.pop() {
@@ -56,7 +55,7 @@ fn every_state_of_small_dense_bitmaps_agrees() {
     for capacity in 0..=CAPACITY_MAX {
         for policy in [Policy::LowestFree, Policy::NextFit] {
             let subject = Bitmap::with_policy(usize::try_from(capacity).unwrap(), policy).unwrap();
-            let states = explore(capacity, (subject, Bitmap::clone), policy);
+            let states = explore((subject, Bitmap::clone), Model::new(capacity, policy));
             // Every set of taken numbers is reached, at the least.
             assert!(
                 states >= 1 << capacity,
@@ -70,17 +69,21 @@ fn every_state_of_small_dense_bitmaps_agrees() {
 fn every_state_of_small_sparse_bitmaps_agrees() {
     for capacity in 1..=CAPACITY_MAX {
         let subject = SparseBitmap::new(u128::from(capacity) - 1);
-        assert!(
-            explore(capacity, (subject, SparseBitmap::clone), Policy::NextFit) >= 1 << capacity
-        );
+        let model = Model::new(capacity, Policy::NextFit);
+        assert!(explore((subject, SparseBitmap::clone), model) >= 1 << capacity);
     }
 }
 
 #[test]
 fn every_state_of_small_atomic_bitmaps_agrees() {
+    let copy = |map: &AtomicBitmap| AtomicBitmap::from(&map.to_bitmap());
     for capacity in 0..=CAPACITY_MAX {
-        let subject = AtomicBitmap::new(usize::try_from(capacity).unwrap()).unwrap();
-        let copy = |map: &AtomicBitmap| AtomicBitmap::from(&map.to_bitmap());
-        assert!(explore(capacity, (subject, copy), Policy::NextFit) >= 1 << capacity);
+        let make = |policy| AtomicBitmap::with_policy(usize::try_from(capacity).unwrap(), policy);
+        let lowest = make(Policy::LowestFree).unwrap();
+        let model = Model::new(capacity, Policy::LowestFree);
+        assert!(explore((lowest, copy), model) >= 1 << capacity);
+        let next = make(Policy::NextFit).unwrap();
+        let model = Model::new(capacity, Policy::NextFit).in_any_order();
+        assert!(explore((next, copy), model) >= 1 << capacity);
     }
 }

@@ -164,6 +164,16 @@ impl Model {
         }
     }
 
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Accepts any free number: for a policy whose order is not a naive one.
+    pub(crate) fn in_any_order(mut self) -> Self {
+        self.policy = Policy::RandomStart { seed: 0 };
+        self
+    }
+
     pub(crate) fn allocated(&self) -> u64 {
         self.capacity - self.free.len() as u64
     }
