@@ -199,32 +199,22 @@ pub struct NoRelay;
 #[async_trait]
 impl PortKeeper for NoRelay {
     async fn reserve(&self, ports: &[Reservation]) -> Result<(), KeeperError> {
-        let mut tried = Vec::new();
         for (index, port) in ports.iter().enumerate() {
-            let refused = |error: &std::io::Error| KeeperError::Refused {
-                index,
-                port: Box::new(port.clone()),
-                refusal: refusal(error),
-                reason: error.to_string(),
-            };
-            // The sockets stay until all are tried, so that two equal ones meet.
-            match port.protocol {
-                Protocol::Tcp => {
-                    tried.push((
-                        Some(TcpListener::bind(port.host).map_err(|e| refused(&e))?),
-                        None,
-                    ));
-                }
-                Protocol::Udp => {
-                    tried.push((
-                        None,
-                        Some(UdpSocket::bind(port.host).map_err(|e| refused(&e))?),
-                    ));
-                }
+            // One after the other: a socket of the standard library for `::` takes the port of
+            // IPv4 as well.
+            let tried = match port.protocol {
+                Protocol::Tcp => TcpListener::bind(port.host).map(drop),
+                Protocol::Udp => UdpSocket::bind(port.host).map(drop),
                 // The standard library has no such sockets; the kernel's map still refuses two
                 // owners of one port.
-                Protocol::Sctp => {}
-            }
+                Protocol::Sctp => Ok(()),
+            };
+            tried.map_err(|error| KeeperError::Refused {
+                index,
+                port: Box::new(port.clone()),
+                refusal: refusal(&error),
+                reason: error.to_string(),
+            })?;
         }
         Ok(())
     }

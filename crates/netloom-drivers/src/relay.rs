@@ -337,6 +337,48 @@ impl Answer {
     }
 }
 
+/// The schema of the state file that this release writes, and the newest that it reads.
+const STATE_SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireState {
+    schema: u32,
+    ports: Vec<WirePort>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireSchema {
+    schema: u32,
+}
+
+/// The text of the relay's state file for these ports.
+///
+/// # Errors
+/// Never in practice; JSON takes everything that these types hold.
+pub fn state_text(ports: &[Reservation]) -> Result<String, LineError> {
+    line(&WireState {
+        schema: STATE_SCHEMA,
+        ports: to_wire(ports),
+    })
+}
+
+/// The ports of a state file.
+///
+/// # Errors
+/// When the file is damaged, or a newer release wrote it.
+pub fn state_ports(text: &str) -> Result<Vec<Reservation>, LineError> {
+    let WireSchema { schema } = serde_json::from_str(text)?;
+    if schema != STATE_SCHEMA {
+        return Err(LineError(format!(
+            "it has schema {schema}, and this release knows {STATE_SCHEMA}; install the newer \
+             release again, or remove the file: the daemon tells the relay everything anew"
+        )));
+    }
+    let state: WireState = serde_json::from_str(text)?;
+    from_wire(state.ports)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +421,15 @@ mod tests {
             let line = answer.to_line().unwrap();
             assert_eq!(Answer::from_line(line.trim_end()).unwrap(), answer);
         }
+    }
+
+    #[test]
+    fn the_state_file_round_trips_and_a_newer_one_is_refused() {
+        let text = state_text(&[port()]).unwrap();
+        assert_eq!(state_ports(&text).unwrap(), [port()]);
+        let error = state_ports(r#"{"schema":2,"ports":[],"more":1}"#).unwrap_err();
+        assert!(error.to_string().contains("schema 2"), "{error}");
+        assert!(state_ports("").is_err());
     }
 
     #[test]

@@ -1,5 +1,11 @@
 //! Faults planted by hand: the audit names exactly them, and the reconciler mends them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail their test"
+)]
+
 mod common;
 
 use common::{Container, Host, Namespace, binding, name, network_spec, on_a_host};
@@ -301,12 +307,12 @@ fn names_and_subnets_of_others_are_refused() {
         let same_bridge = network_spec("b2", &["10.8.0.0/24"], &[("netloom.bridge.name", BRIDGE)]);
         assert!(
             host.driver
-                .validate_network(&same_bridge, &[first.clone()])
+                .validate_network(&same_bridge, std::slice::from_ref(&first))
                 .is_err()
         );
         // The same network again is no conflict with itself.
         host.driver
-            .validate_network(&first, &[first.clone()])
+            .validate_network(&first, std::slice::from_ref(&first))
             .unwrap();
         host.wait(host.driver.create_network(&first)).unwrap();
         host.assert_clean();

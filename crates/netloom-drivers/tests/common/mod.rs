@@ -5,6 +5,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::needless_pass_by_value,
     reason = "helpers of tests fail their test"
 )]
 
