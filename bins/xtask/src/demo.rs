@@ -185,7 +185,7 @@ fn the_end(lab: &Lab) -> Result<()> {
     show("netloom audit");
     let audit = netloom_lab::wait_for("a clean audit", 10, || lab.host.netloom("audit")?.ok())?;
     term::aside(&audit);
-    show("netloom uninstall --yes");
+    show("netloom uninstall");
     lab.leaves_no_trace()?;
     term::good("no link, rule, namespace or address of ours is left on the host");
     Ok(())

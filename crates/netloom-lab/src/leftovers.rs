@@ -57,12 +57,8 @@ impl DockerHost {
             }
         }
         self.nft_elements(&mut lines)?;
-        for dir in [
-            "/run/docker/netns",
-            "/run/docker/plugins",
-            "/run/netns",
-            "/run/netloom",
-        ] {
+        // Docker removes a dead sandbox's file in /run/docker/netns up to a minute later: not here.
+        for dir in ["/run/docker/plugins", "/run/netns", "/run/netloom"] {
             for entry in fs::read_dir(self.path(dir)).into_iter().flatten().flatten() {
                 lines.insert(format!(
                     "file {dir}/{}",

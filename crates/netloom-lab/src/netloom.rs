@@ -22,7 +22,11 @@ impl DockerHost {
     /// # Errors
     /// When the plugin does not answer, with its last words.
     pub fn start_netloom(&self) -> Result<()> {
-        self.spawn("netloom", "netloom-holder")?;
+        let relay = "--relay /opt/netloom/netloom-relay";
+        self.spawn(
+            "netloom",
+            &format!("netloom-holder {relay} -- /opt/netloom/netloomd"),
+        )?;
         self.wait_for_netloom()
     }
 

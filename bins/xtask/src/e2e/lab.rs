@@ -206,8 +206,8 @@ impl Lab {
     /// Removes Netloom from the machine and compares with the time before it came.
     pub(crate) fn leaves_no_trace(&self) -> Result<()> {
         self.tidy_up()?;
+        self.host.netloom("uninstall")?.ok()?;
         self.host.stop_netloom()?;
-        self.host.netloom("uninstall --yes")?.ok()?;
         let left = strangers(&self.host.snapshot()?, &self.before_netloom);
         ensure!(left.is_empty(), "left over: {}", left.join("; "));
         Ok(())
@@ -217,7 +217,12 @@ impl Lab {
     pub(crate) fn last_words(&self) {
         for daemon in ["dockerd", "netloom"] {
             term::say(&format!("the last of {daemon}:"));
-            term::aside(&self.host.log(daemon, 12));
+            let log = self.host.whole_log(daemon);
+            // dockerd tells of every container's end at length; that is not what failed.
+            let telling = |line: &&str| !line.contains("shim") && !line.contains("ignoring event");
+            let mut lines: Vec<&str> = log.lines().filter(telling).collect();
+            lines.dedup();
+            term::aside(&lines.split_off(lines.len().saturating_sub(12)).join("\n"));
         }
         if let Ok(audit) = self.host.netloom("audit") {
             term::say("audit:");
