@@ -94,3 +94,33 @@ pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// `NETLOOM_BLESS=1 cargo test -p netloomd` writes the page anew.
+    #[test]
+    fn the_man_page_is_up_to_date() {
+        let command = Arguments::command().next_help_heading(None::<&str>);
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command)
+            .section("8")
+            .date("")
+            .render(&mut page)
+            .unwrap();
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../packaging/man/netloomd.8"
+        );
+        if std::env::var_os("NETLOOM_BLESS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let kept = std::fs::read(path).unwrap_or_default();
+        assert!(
+            kept == page,
+            "{path} differs from the flags: run with NETLOOM_BLESS=1"
+        );
+    }
+}

@@ -79,7 +79,7 @@ pub(crate) async fn build(
         started: clock.monotonic(),
         clock,
         host: host.to_string(),
-        store: format!("embedded {}", identity.0),
+        store: identity.0,
         seen: Seen::default(),
     };
     Ok((Arc::new(daemon), plugin))

@@ -6,6 +6,7 @@ use netloom_core::{
     NetworkView, PoolView, PublishedPort, Reach, Repair, RuntimeNetwork, SubnetSpec,
 };
 use netloom_types::{EndpointId, Subnet};
+use std::net::IpAddr;
 
 /// Docker's names, for people.
 #[derive(Debug, Default)]
@@ -20,6 +21,15 @@ impl Names {
         let networks = self.0.iter().flatten();
         let mut named = networks.filter(|n| n.id.as_str() == id);
         named.next().map(|n| n.name.clone())
+    }
+
+    /// The container that uses an address, or that it is pinned to.
+    pub(crate) fn user_of(&self, ip: IpAddr) -> Option<String> {
+        let networks = self.0.iter().flatten();
+        let mut endpoints = networks.flat_map(|n| &n.endpoints);
+        endpoints
+            .find(|e| e.addresses.iter().any(|a| a.ip() == ip))
+            .map(|e| e.name.clone())
     }
 
     pub(crate) fn container(&self, endpoint: &EndpointId) -> Option<String> {
@@ -162,7 +172,7 @@ pub(crate) fn pool(view: PoolView) -> wire::Pool {
     }
 }
 
-pub(crate) fn address(view: AddressView, pool: Subnet) -> wire::Address {
+pub(crate) fn address(view: AddressView, pool: Subnet, names: &Names) -> wire::Address {
     let AddressView {
         ip,
         kind,
@@ -181,7 +191,7 @@ pub(crate) fn address(view: AddressView, pool: Subnet) -> wire::Address {
             AddressKind::Reserved => wire::AddressKind::Reserved,
         },
         mac: mac.map(|m| m.to_string()),
-        name,
+        name: name.or_else(|| names.user_of(ip)),
         since_ms: since.0,
     }
 }

@@ -213,10 +213,15 @@ pub(super) async fn addresses(
         ],
         None => daemon.ipam.pools().await.iter().map(|p| p.subnet).collect(),
     };
+    let names = names(&daemon).await;
     let mut addresses = Vec::new();
     for subnet in subnets {
         let found = daemon.ipam.addresses(subnet).await?;
-        addresses.extend(found.into_iter().map(|a| convert::address(a, subnet)));
+        addresses.extend(
+            found
+                .into_iter()
+                .map(|a| convert::address(a, subnet, &names)),
+        );
     }
     Ok(Json(addresses))
 }
