@@ -118,7 +118,10 @@ impl Inner {
             pending: Vec::new(),
         };
         self.files.insert(self.next, content);
-        self.names.insert(name.to_owned(), self.next);
+        let replaced = self.names.insert(name.to_owned(), self.next);
+        if let Some(replaced) = replaced {
+            self.files.remove(&replaced);
+        }
         self.next
     }
 }
@@ -151,6 +154,9 @@ impl Disk for SimDisk {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         inner.lost()?;
+        if inner.trouble == Trouble::Full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         inner.make(name, bytes.to_vec());
         Ok(())
     }
@@ -167,8 +173,9 @@ impl Disk for SimDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         inner.lost()?;
-        inner.number(name)?;
+        let number = inner.number(name)?;
         inner.names.remove(name);
+        inner.files.remove(&number);
         Ok(())
     }
 }

@@ -1,5 +1,9 @@
 //! A store, a disk, a clock and ids that tests own.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part of it"
+)]
 
 pub mod disk;
 pub mod store;
