@@ -44,6 +44,8 @@ mod error;
 mod policy;
 #[cfg(feature = "std")]
 mod pool;
+#[cfg(feature = "serde")]
+mod serial;
 mod shape;
 mod snapshot;
 mod sparse;
@@ -60,3 +62,8 @@ pub use pool::{
 };
 pub use shape::BITS_MAX;
 pub use sparse::{SparseBitmap, SparseDifference, SparseTaken};
+
+/// The README's example, run as a test.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

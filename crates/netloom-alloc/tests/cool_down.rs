@@ -1,4 +1,9 @@
 //! With next fit, what was released is handed out last, longest idle first.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use netloom_alloc::{AddressPool, AtomicBitmap, Bitmap, SparseBitmap};
 

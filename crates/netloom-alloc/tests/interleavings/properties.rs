@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Schedules per property and strategy: some seconds in all. Faults planted in the protocol (no
 /// second look, no look at the leaves, no count of claims, no undoing) were each found by them.
-const SCHEDULES: usize = 4_000;
+const SCHEDULES: usize = 3_000;
 
 /// Runs `body` under random schedules and under ones with few preemptions, which find other faults.
 fn in_many_orders(body: impl Fn() + Send + Sync + Copy + 'static) {
