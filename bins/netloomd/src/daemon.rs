@@ -96,6 +96,17 @@ impl Daemon {
         }
     }
 
+    /// Docker's version, or why it is not known: a Docker that hangs is not waited for.
+    pub(crate) async fn docker_version(&self) -> Result<String, String> {
+        match tokio::time::timeout(NAMES_TIMEOUT, self.docker.version()).await {
+            Ok(Ok(version)) => Ok(version),
+            Ok(Err(error)) => Err(crate::error_chain(&error)),
+            Err(_) => Err(format!(
+                "Docker took the call and did not answer within {NAMES_TIMEOUT:?}"
+            )),
+        }
+    }
+
     /// What the address audit compares its journal with.
     pub(crate) async fn evidence(&self, runtime: Option<Vec<RuntimeNetwork>>) -> Evidence {
         let recorded = self

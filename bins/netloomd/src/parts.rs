@@ -62,6 +62,7 @@ pub(crate) async fn build(
         sandbox_exists: Path::exists,
     })
     .await?;
+    engine.set_grace(config.settle_after);
     let (runtime, docker) = docker(&config)?;
     let metrics = Arc::new(Metrics::new());
     let mut plugin = PluginState::new(Arc::new(engine.clone()), Arc::clone(&ipam) as _);
@@ -91,6 +92,7 @@ async fn addresses(
     seams: Seams,
 ) -> anyhow::Result<Arc<dyn IpamAdmin>> {
     let mut ipam = IpamConfig::new(host, boot);
+    ipam.settle_after = config.settle_after;
     if let Some(pools) = &config.default_pools {
         ipam.default_pools = pools.iter().map(|p| (p.base, p.prefix_len)).collect();
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::api::{self, Admission};
-use crate::config::Config;
+use crate::config::{Config, Toggle};
 use crate::daemon::Daemon;
 use crate::sockets::{Sockets, group_id};
 use crate::state_dir::StateDir;
@@ -39,7 +39,13 @@ pub(crate) async fn daemon(
     )
     .await?;
     let rounds = tokio::spawn(background::rounds(Arc::clone(&daemon), stopping.clone()));
-    let watcher = tokio::spawn(background::watch_kernel(Arc::clone(&daemon), stopping));
+    let watcher = match daemon.config.watch {
+        Toggle::On => Some(tokio::spawn(background::watch_kernel(
+            Arc::clone(&daemon),
+            stopping,
+        ))),
+        Toggle::Off => None,
+    };
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
 
@@ -61,7 +67,9 @@ pub(crate) async fn daemon(
         tracing::warn!("some answers were not finished in time; their work is on record");
     }
     rounds.abort();
-    watcher.abort();
+    if let Some(watcher) = watcher {
+        watcher.abort();
+    }
     drop(guards);
     ended
 }

@@ -34,7 +34,7 @@ pub(super) async fn status(State(daemon): Shared) -> Json<wire::Status> {
         uptime_s: uptime.as_secs(),
         host: daemon.host.clone(),
         store: daemon.store.clone(),
-        docker: daemon.docker.version().await.ok(),
+        docker: daemon.docker_version().await.ok(),
         relay,
         networks: count(snapshot.networks),
         endpoints: count(snapshot.endpoints),

@@ -77,6 +77,18 @@ pub(crate) struct Layer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) audit_interval_s: Option<u64>,
 
+    /// Seconds that something which Docker asked for and nobody uses stays in doubt before it is
+    /// taken back; Docker repeats a call for 15 s, so less is for tests alone [default: 40]
+    #[arg(long, value_name = "SECONDS", env = "NETLOOM_SETTLE_AFTER_S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) settle_after_s: Option<u64>,
+
+    /// Whether changes that others make to our rules and links are mended as soon as the kernel
+    /// tells of them; without, the rounds of --audit-interval-s mend them [default: on]
+    #[arg(long, value_name = "on|off", env = "NETLOOM_WATCH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) watch: Option<Toggle>,
+
     /// The pools that networks without --subnet get theirs from: BASE:LENGTH cuts BASE into subnets
     /// of that prefix length [default: 10.128.0.0/10:20 and a unique local IPv6 prefix of the host]
     #[arg(
@@ -132,6 +144,8 @@ impl Layer {
             log_format: self.log_format.or(below.log_format),
             deadline_ms: self.deadline_ms.or(below.deadline_ms),
             audit_interval_s: self.audit_interval_s.or(below.audit_interval_s),
+            settle_after_s: self.settle_after_s.or(below.settle_after_s),
+            watch: self.watch.or(below.watch),
             default_pools: self.default_pools.or(below.default_pools),
             first_interface_number: self.first_interface_number.or(below.first_interface_number),
         }

@@ -22,6 +22,10 @@ const DEADLINE_MS_MIN: u64 = 100;
 /// Two sightings of a stray lie at least 40 s apart; half a minute adds little to that.
 const AUDIT_INTERVAL_S: u64 = 30;
 
+/// dockerd tries a call at 0, 1, 3, 7 and 15 s and gives up at 30 s (measured); a third more for a
+/// slow machine. The engine and address management have the same default.
+const SETTLE_AFTER_S: u64 = 40;
+
 /// The settings in force, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -38,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) deadline: Duration,
     pub(crate) audit_interval: Duration,
+    pub(crate) settle_after: Duration,
+    pub(crate) watch: Toggle,
     /// None means those that address management chooses for this host.
     pub(crate) default_pools: Option<Vec<DefaultPool>>,
     pub(crate) first_interface_number: u16,
@@ -129,6 +135,8 @@ impl Config {
             log_format: layer.log_format.unwrap_or(LogFormat::Human),
             deadline: Duration::from_millis(deadline_ms),
             audit_interval: Duration::from_secs(audit_interval_s),
+            settle_after: Duration::from_secs(layer.settle_after_s.unwrap_or(SETTLE_AFTER_S)),
+            watch: layer.watch.unwrap_or(Toggle::On),
             default_pools: layer
                 .default_pools
                 .map(|pools| default_pools(&pools))
@@ -155,6 +163,8 @@ impl Config {
             log_format: Some(self.log_format),
             deadline_ms: Some(millis),
             audit_interval_s: Some(self.audit_interval.as_secs()),
+            settle_after_s: Some(self.settle_after.as_secs()),
+            watch: Some(self.watch),
             default_pools: self.default_pools.as_ref().map(|pools| {
                 let text = |p: &DefaultPool| format!("{}:{}", p.base, p.prefix_len);
                 pools.iter().map(text).collect()

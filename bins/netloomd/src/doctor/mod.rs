@@ -99,7 +99,7 @@ fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
 
 async fn docker(daemon: &Daemon) -> Option<Finding> {
     let socket = daemon.config.docker_socket.display().to_string();
-    match daemon.docker.version().await {
+    match daemon.docker_version().await {
         Ok(version) => {
             let major: Option<u32> = version.split('.').next().and_then(|n| n.parse().ok());
             let too_old = major.is_some_and(|major| major < OLDEST_DOCKER);
@@ -115,7 +115,7 @@ async fn docker(daemon: &Daemon) -> Option<Finding> {
         Err(error) => Some(by_hand(
             FindingKind::HostProblem,
             socket,
-            error_chain(&error),
+            error,
             "start Docker (`systemctl start docker`), or set docker_socket",
         )),
     }
