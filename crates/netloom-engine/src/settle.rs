@@ -38,8 +38,20 @@ struct Sighting {
 }
 
 /// What was sighted earlier.
-#[derive(Debug, Default)]
-pub(crate) struct Sightings(BTreeMap<Subject, Sighting>);
+#[derive(Debug)]
+pub(crate) struct Sightings {
+    grace: Duration,
+    seen: BTreeMap<Subject, Sighting>,
+}
+
+impl Default for Sightings {
+    fn default() -> Self {
+        Self {
+            grace: GRACE,
+            seen: BTreeMap::new(),
+        }
+    }
+}
 
 impl Sightings {
     /// Notes which of the records Docker does not know, forgets the others, and says which ones
@@ -49,17 +61,19 @@ impl Sightings {
         unknown: &BTreeMap<Subject, OperationId>,
         now: Duration,
     ) -> BTreeSet<Subject> {
-        self.0
+        self.seen
             .retain(|subject, seen| unknown.get(subject) == Some(&seen.operation));
         for (subject, operation) in unknown {
-            self.0.entry(subject.clone()).or_insert_with(|| Sighting {
-                operation: operation.clone(),
-                first: now,
-            });
+            self.seen
+                .entry(subject.clone())
+                .or_insert_with(|| Sighting {
+                    operation: operation.clone(),
+                    first: now,
+                });
         }
-        self.0
+        self.seen
             .iter()
-            .filter(|(_, seen)| now.saturating_sub(seen.first) >= GRACE)
+            .filter(|(_, seen)| now.saturating_sub(seen.first) >= self.grace)
             .map(|(subject, _)| subject.clone())
             .collect()
     }
@@ -96,6 +110,13 @@ fn unknown_to(runtime: &[RuntimeNetwork], inner: &Inner) -> BTreeMap<Subject, (O
 }
 
 impl Engine {
+    /// Sets the grace time between the two sightings that make a stray. The default, 40 s, is
+    /// longer than dockerd repeats a request; less than 30 s is for tests alone.
+    pub fn set_grace(&self, grace: Duration) {
+        let sightings = self.inner.sightings.lock();
+        sightings.unwrap_or_else(PoisonError::into_inner).grace = grace;
+    }
+
     /// Compares the records with Docker's list, which the caller has just fetched. To be called
     /// from time to time and whenever Docker tells of a change, and never when Docker could not be
     /// asked: silence is no evidence.
