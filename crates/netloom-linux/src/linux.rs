@@ -153,6 +153,9 @@ fn configure(spec: &InterfaceSpec) -> Result<Applied, KernelError> {
         note(addr::add(socket, name, *address)?);
     }
     note(link::set_state(socket, name, AdminState::Up)?);
+    // Being asked makes the kernel (6.9 and newer) finish at once what else it does some time
+    // later: until then it drops what the container sends.
+    list::present(socket, name)?;
     for route in &spec.routes {
         note(route::add(socket, route)?);
     }

@@ -5,7 +5,8 @@ use super::options::PlacementWish;
 use super::plan::{EndpointPlan, NetworkPlan, Routes};
 use netloom_core::{Attachment, DriverError, InterfacePlacement, SandboxRef, crash_point};
 use netloom_linux::{
-    Applied, ApplyError, ConntrackFilter, Kernel, KernelError, KernelStep, Link, Place, SysctlKey,
+    Applied, ApplyError, ConntrackFilter, Element, Kernel, KernelError, KernelStep, Link, Place,
+    SysctlKey,
 };
 use netloom_types::{Family, LinkName};
 use std::net::IpAddr;
@@ -219,7 +220,6 @@ pub(super) fn delete_all(kernel: &dyn Kernel, steps: &[KernelStep]) -> Result<()
                 first.get_or_insert(failed(step, error));
             }
         }
-        crash_point!("driver.deleted_single");
     }
     first.map_or(Ok(()), Err)
 }
@@ -293,6 +293,29 @@ fn attachment(plan: &EndpointPlan, place: &Place, link: LinkName) -> Attachment 
     }
 }
 
+/// Adds elements. The tables are there, as a rule: looking at them first would cost more than all
+/// the rest.
+pub(super) fn add_elements(
+    tx: &mut Transaction<'_>,
+    elements: &[Element],
+) -> Result<(), ApplyError> {
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let steps: Vec<_> = elements
+        .iter()
+        .cloned()
+        .map(KernelStep::AddElement)
+        .collect();
+    match tx.apply(&steps) {
+        Err(error) if error.source.is_not_found() => {
+            tx.apply(&[KernelStep::EnsureTable])?;
+            tx.apply(&steps)
+        }
+        other => other,
+    }
+}
+
 /// One try at attaching an endpoint.
 pub(super) struct Join<'a> {
     pub(super) kernel: &'a dyn Kernel,
@@ -307,19 +330,17 @@ impl Join<'_> {
         let plan = self.plan;
         self.clear_the_way()?;
         Transaction::run(self.kernel, |tx| {
-            tx.apply(&[KernelStep::EnsureTable])?;
             // The guard before the link: not one frame passes unchecked.
-            let guard = plan.guard.iter().cloned().map(KernelStep::AddElement);
-            tx.apply(&guard.collect::<Vec<_>>())?;
+            add_elements(tx, &plan.guard)?;
             crash_point!("driver.join.guarded");
             let name = self.make_pair(tx, place)?;
             crash_point!("driver.join.linked");
             if let Place::Namespace(path) = place {
                 tx.apply(&[self.plan.configure(path, &name, self.routes)])?;
+                self.await_port();
                 crash_point!("driver.join.configured");
             }
-            let ports = plan.ports.iter().cloned().map(KernelStep::AddElement);
-            tx.apply(&ports.collect::<Vec<_>>())?;
+            add_elements(tx, &plan.ports)?;
             crash_point!("driver.join.ports");
             // Neighbours learn it sooner or later by themselves.
             if let Err(error) = self.kernel.apply_all(&plan.announcements()) {
@@ -328,6 +349,16 @@ impl Join<'_> {
             crash_point!("driver.join.announced");
             Ok((place.clone(), name))
         })
+    }
+
+    /// Has the kernel let the bridge's port forward now rather than some time later: a question
+    /// that is lost on a port that is not ready yet is asked again after a whole second. Kernels
+    /// from 6.9 on do it when they are asked for the link (`linkwatch_sync_dev`); older ones do it
+    /// in their own time, a few milliseconds later as a rule.
+    fn await_port(&self) {
+        if let Err(error) = self.kernel.link(&self.plan.host_end) {
+            tracing::debug!(endpoint = %self.plan.id, %error, "the link was not looked at");
+        }
     }
 
     /// Removes what an earlier join of the same endpoint left, whose answer never arrived: where

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 /// A Linux bridge carries at most 1,023 ports (`BR_MAX_PORTS`); from 90 % on people are warned.
 const PORTS_WARNING: usize = 1023 * 9 / 10;
 
+/// What findings call our tables.
+const TABLES: &str = "inet netloom";
+
 /// An endpoint that should stand in the kernel.
 #[derive(Debug, Clone)]
 pub(super) struct WantedEndpoint {
@@ -146,6 +149,11 @@ impl Mend {
         self
     }
 
+    /// Whether our tables themselves were damaged.
+    pub(super) fn is_of_tables(&self) -> bool {
+        self.kind == FindingKind::MissingRule && self.subject == TABLES
+    }
+
     /// The finding, with what became of it.
     pub(super) fn finding(&self, repair: Repair) -> Finding {
         Finding {
@@ -186,14 +194,13 @@ fn table(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
             let mut steps = vec![KernelStep::EnsureTable];
             steps.extend(elements.into_iter().cloned().map(KernelStep::AddElement));
             let text = "the tables of netloom are gone: nothing isolates, translates or publishes";
-            mends.push(Mend::new(FindingKind::MissingRule, "inet netloom", text).by(steps));
+            mends.push(Mend::new(FindingKind::MissingRule, TABLES, text).by(steps));
             return;
         }
         TableState::Damaged { faults } => {
             let text = faults.join("; ");
             mends.push(
-                Mend::new(FindingKind::MissingRule, "inet netloom", text)
-                    .by(vec![KernelStep::EnsureTable]),
+                Mend::new(FindingKind::MissingRule, TABLES, text).by(vec![KernelStep::EnsureTable]),
             );
         }
         TableState::Complete => {}

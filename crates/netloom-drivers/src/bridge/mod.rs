@@ -148,6 +148,20 @@ impl BridgeDriver {
         .await
     }
 
+    /// What is nobody's fault and no finding: Docker's own bridges, and tables without a use.
+    async fn tidy(&self, wanted: &Wanted) {
+        let idle = wanted.networks.is_empty();
+        let tidied = self
+            .on_kernel(move |kernel| match idle {
+                true => snapshot::remove_tables(kernel),
+                false => snapshot::wall_off_docker(kernel),
+            })
+            .await;
+        if let Err(error) = tidied {
+            tracing::warn!(%error, "the tables are not tidy");
+        }
+    }
+
     async fn cure(
         &self,
         wanted: &Arc<Wanted>,
@@ -301,13 +315,15 @@ impl Driver for BridgeDriver {
             .retain(|id, _| wanted.networks.contains_key(id));
         let wanted = Arc::new(wanted);
         let mends = self.compare(&wanted).await?;
+        let damaged = mends.iter().any(Mend::is_of_tables);
         findings.extend(self.cure(&wanted, mends).await?);
-        let others = self
-            .on_kernel(|kernel| snapshot::wall_off_docker(kernel))
-            .await;
-        if let Err(error) = others {
-            tracing::warn!(%error, "Docker's own bridges could not be walled off");
+        if damaged {
+            // Sets of a wrong form were made anew, without what was in them.
+            let mends = self.compare(&wanted).await?;
+            let again = self.cure(&wanted, mends).await?;
+            findings.extend(again.into_iter().filter(|f| f.repair != Repair::Done));
         }
+        self.tidy(&wanted).await;
         findings.extend(self.reserve_all(desired).await);
         crash_point!("driver.reconcile.ports");
         Ok(findings)

@@ -339,8 +339,12 @@ impl EndpointPlan {
             } else {
                 GatewayService::Allowed
             },
-            ifname: own.ifname,
-            ifname_prefix: network.options.ifname_prefix.clone(),
+            ifname: own.ifname.clone(),
+            ifname_prefix: own
+                .ifname
+                .as_ref()
+                .and_then(first_of_prefix)
+                .unwrap_or_else(|| network.options.ifname_prefix.clone()),
             placement,
             host_end,
             addresses,
@@ -428,6 +432,13 @@ impl EndpointPlan {
             })
             .collect()
     }
+}
+
+/// The prefix of a wished name that a caller who numbers from zero gives to its first interface.
+fn first_of_prefix(ifname: &LinkName) -> Option<String> {
+    let prefix = ifname.as_str().strip_suffix('0')?;
+    let numbered = prefix.is_empty() || prefix.ends_with(|last: char| last.is_ascii_digit());
+    (!numbered).then(|| prefix.to_owned())
 }
 
 /// Which routes the driver itself adds inside a sandbox.

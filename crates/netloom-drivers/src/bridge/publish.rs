@@ -1,7 +1,7 @@
 //! Published ports: which host port each gets, and what the kernel needs for it.
 
 use super::BridgeDriver;
-use super::apply::{self, forget_flows};
+use super::apply::{self, Transaction, forget_flows};
 use super::names;
 use super::options::{BridgeOptions, GatewayMode, PortPublishing};
 use super::plan::{NetworkPlan, hairpin, port_elements};
@@ -518,16 +518,11 @@ impl Publisher for BridgeDriver {
         }
         let elements = port_elements(&plan, &ports);
         let reflect = hairpin_step(&owner, hairpin(&elements));
-        let steps: Vec<KernelStep> = elements.into_iter().map(KernelStep::AddElement).collect();
         let early = early_flows(&ports);
         let what = format!("the ports of endpoint {owner} could not be published");
         let done = self
             .on_kernel(move |kernel| {
-                let steps: Vec<_> = std::iter::once(KernelStep::EnsureTable)
-                    .chain(steps)
-                    .collect();
-                kernel
-                    .apply_all(&steps)
+                Transaction::run(kernel, |tx| apply::add_elements(tx, &elements))
                     .map_err(|error| apply::apply_error(what, error))?;
                 reflecting(kernel, &reflect);
                 flush(kernel, &early);

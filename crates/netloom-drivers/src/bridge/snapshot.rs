@@ -3,7 +3,7 @@
 use super::apply::{read_error, sandbox_lives};
 use super::audit::{Snapshot, Wanted};
 use super::names;
-use netloom_core::{DriverError, crash_point};
+use netloom_core::DriverError;
 use netloom_linux::{ApplyError, Element, Kernel, KernelError, KernelStep, SysctlKey};
 use netloom_types::LinkName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,9 +63,19 @@ pub(super) fn apply_leniently(kernel: &dyn Kernel, steps: &[KernelStep]) -> Resu
                 from += at + 1;
             }
         }
-        crash_point!("driver.reconcile.step");
     }
     Ok(())
+}
+
+/// Takes the tables away when there is no network: then nothing of ours stays on the host.
+pub(super) fn remove_tables(kernel: &dyn Kernel) -> Result<(), DriverError> {
+    kernel
+        .apply(&KernelStep::RemoveTable)
+        .map(drop)
+        .map_err(|error| DriverError::Kernel {
+            what: "the netloom tables could not be removed".into(),
+            source: Some(Box::new(error)),
+        })
 }
 
 /// Keeps our networks and Docker's own bridges apart: the accept pair in DOCKER-USER comes before

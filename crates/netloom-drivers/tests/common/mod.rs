@@ -29,7 +29,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Long enough for a loaded machine; only tests of what must not arrive wait for it.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub fn name(text: &str) -> LinkName {
     LinkName::new(text).unwrap()
