@@ -201,6 +201,20 @@ fn embedded(store: &Arc<EmbeddedStore>, callers: usize, commits: usize) -> f64 {
     spent.as_secs_f64() * 1e6 / (callers * commits) as f64
 }
 
+/// Fills the store with the rows that the bare engines have.
+fn fill(store: &EmbeddedStore) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let rows: Vec<_> = (0..KEYS).map(key).collect();
+    for some in rows.chunks(16) {
+        let create =
+            |key: &String| Operation::Create(Key::new(key.clone()).unwrap(), VALUE.to_vec());
+        let creates = Transaction::new(some.iter().map(create));
+        runtime.block_on(store.commit(creates)).unwrap();
+    }
+}
+
 fn main() {
     let root = std::env::args().nth(1).unwrap_or_else(|| ".".into());
     let dir = tempfile::tempdir_in(root).unwrap();
@@ -215,7 +229,9 @@ fn main() {
     file.sync_all().unwrap();
     let mut raw = Vec::new();
     let (mut by_redb, mut by_fjall) = (Measured::default(), Measured::default());
-    let store = Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
+    let store_path = dir.path().join("store.redb");
+    let store = Arc::new(EmbeddedStore::open(&store_path).unwrap());
+    fill(&store);
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let one = |n: usize| {
@@ -244,11 +260,17 @@ fn main() {
 
     // A copy of the files of an open database is what a killed process leaves.
     let (redb_copy, fjall_copy) = (dir.path().join("redb2"), dir.path().join("fjall2"));
+    let store_copy = dir.path().join("store2");
+    copy(&store_path, &store_copy);
     copy(&redb_path, &redb_copy);
     copy(&fjall_path, &fjall_copy);
     let redb_open = time(|| drop(Redb::open(&redb_copy)));
     let fjall_open = time(|| drop(Fjall::open(&fjall_copy)));
-    println!("open and close after a kill: redb {redb_open:.1?}, fjall {fjall_open:.1?}");
+    let store_open = time(|| drop(EmbeddedStore::open(&store_copy).unwrap()));
+    println!(
+        "open and close after a kill: redb {redb_open:.1?}, fjall {fjall_open:.1?}, \
+         EmbeddedStore with every row checked {store_open:.1?}"
+    );
     println!(
         "bytes on disk for {KEYS} rows of {} bytes: redb {}, fjall {}",
         VALUE.len(),

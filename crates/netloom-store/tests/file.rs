@@ -1,5 +1,9 @@
 //! What the embedded store makes of the file that it finds.
-#![allow(clippy::unwrap_used, reason = "a test may stop at any error")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at any error"
+)]
 
 use netloom_core::store::{Key, Operation, Store, Transaction};
 use netloom_store::{EmbeddedStore, OpenError};
@@ -120,4 +124,66 @@ fn a_directory_that_is_missing_is_named() {
             .to_string()
             .contains("/nonexistent/netloom/store.redb")
     );
+}
+
+/// A small generator: the bits to flip, made again from the printed seed (xorshift, Marsaglia 2003).
+fn below(state: &mut u64, bound: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    usize::try_from(*state % u64::try_from(bound).unwrap()).unwrap()
+}
+
+/// Bits that the disk lost: the store refuses the file, or says that it is damaged, or (where the
+/// bits meant nothing) works as before. It never shows another value, and never panics.
+#[tokio::test]
+async fn flipped_bits_are_never_read_as_values() {
+    const ROWS: usize = 200;
+    const DAMAGES: usize = 250;
+    let dir = tempfile::tempdir().unwrap();
+    let value = |n: usize| n.to_string().repeat(40).into_bytes();
+    let key = |n: usize| Key::new(format!("dir/{n:04}")).unwrap();
+    let store = EmbeddedStore::open(at(&dir)).unwrap();
+    for first in (0..ROWS).step_by(10) {
+        let create = |n| Operation::Create(key(n), value(n));
+        let creates = (first..first + 10).map(create);
+        store.commit(Transaction::new(creates)).await.unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(at(&dir)).unwrap();
+    let (mut refused, mut unharmed) = (0, 0);
+    for seed in 1..=DAMAGES as u64 {
+        let mut state = seed * 0x9e37_79b9;
+        let mut damaged = whole.clone();
+        for _ in 0..=below(&mut state, 10) {
+            let header = below(&mut state, 4) == 0;
+            let place = below(&mut state, if header { 512 } else { whole.len() });
+            damaged[place] ^= 1 << below(&mut state, 8);
+        }
+        std::fs::write(at(&dir), &damaged).unwrap();
+        let store = match EmbeddedStore::open(at(&dir)) {
+            Ok(store) => store,
+            Err(OpenError::Damaged { .. } | OpenError::NewerSchema { .. }) => {
+                refused += 1;
+                continue;
+            }
+            Err(other) => panic!("seed {seed}: {other:?}"),
+        };
+        if let Ok(rows) = store.list(&Key::new("dir").unwrap()).await {
+            assert_eq!(rows.len(), ROWS, "seed {seed}: rows are missing");
+            for (n, (_, row)) in rows.iter().enumerate() {
+                assert!(row.value == value(n), "seed {seed}: another value");
+            }
+            unharmed += 1;
+        }
+        // Whatever this says, it says it; the store must not fall over what it meets.
+        let create = Operation::Create(key(ROWS), vec![]);
+        let _ = store.commit(Transaction::new([create])).await;
+    }
+    // The rest hit pages that hold nothing.
+    assert!(
+        refused > DAMAGES / 4,
+        "only {refused} of {DAMAGES} were noticed at the opening"
+    );
+    assert!(unharmed > 0, "the check refuses everything");
 }

@@ -1,7 +1,7 @@
 //! The one thread that writes: it gathers what waits and writes it at one go.
 
 use super::Shared;
-use super::file::{self, META, META_MARK, ROWS, ReadError};
+use super::file::{self, META, ROWS, ReadError, Totals};
 use super::health::Poisoned;
 use crate::rules::{self, Incarnation};
 use netloom_core::crash_point;
@@ -84,7 +84,12 @@ fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
             batch.push(next);
         }
         let transactions: Vec<_> = batch.iter().map(|job| &job.transaction).collect();
-        let outcomes = write(shared, &transactions, incarnation);
+        let outcomes = file::contained(|| write(shared, &transactions, incarnation));
+        let outcomes = outcomes.unwrap_or_else(|panic| {
+            close(shared, &panic);
+            let unknown = |_| Err(CommitError::Unknown(Some(panic.clone().into())));
+            transactions.iter().map(unknown).collect()
+        });
         for (job, outcome) in batch.into_iter().zip(outcomes) {
             // A caller who no longer waits has given up the answer, not the change.
             let _ = job.reply.send(outcome);
@@ -108,7 +113,7 @@ fn write(shared: &Shared, batch: &[&Transaction], incarnation: Incarnation) -> V
         });
     let (write, outcomes) = match staged {
         Ok(staged) => staged,
-        Err(error) => return not_staged(shared, batch, error),
+        Err(error) => return not_staged(shared, batch, &error),
     };
     let changed: Vec<&Key> = batch
         .iter()
@@ -122,7 +127,7 @@ fn write(shared: &Shared, batch: &[&Transaction], incarnation: Incarnation) -> V
         // Only checks and conflicts: true of what is already durable, so there is nothing to sync.
         return match write.abort() {
             Ok(()) => outcomes,
-            Err(error) => not_staged(shared, batch, error.into()),
+            Err(error) => not_staged(shared, batch, &error.into()),
         };
     }
     crash_point!("store.before_sync");
@@ -133,8 +138,7 @@ fn write(shared: &Shared, batch: &[&Transaction], incarnation: Incarnation) -> V
             outcomes
         }
         Err(error) => {
-            shared.health.poison(&error.into());
-            shared.watchers.close();
+            close(shared, &error);
             let after_failed_sync = |outcome: Outcome| match (outcome, shared.health.check()) {
                 (Ok(_), Err(poisoned)) => Err(CommitError::Unknown(Some(Box::new(poisoned)))),
                 // A conflict may have been with a neighbour in the batch, of which nobody knows
@@ -148,13 +152,11 @@ fn write(shared: &Shared, batch: &[&Transaction], incarnation: Incarnation) -> V
 }
 
 /// Nothing of the batch was written: the transaction around it was dropped.
-fn not_staged(shared: &Shared, batch: &[&Transaction], error: ReadError) -> Vec<Outcome> {
-    let error = match error {
-        ReadError::Damaged(what) => redb::Error::Corrupted(what),
-        ReadError::Database(error) => error,
-    };
-    shared.health.poison(&error);
-    shared.watchers.close();
+fn not_staged(shared: &Shared, batch: &[&Transaction], error: &ReadError) -> Vec<Outcome> {
+    match error {
+        ReadError::Damaged(what) => close(shared, what),
+        ReadError::Database(error) => close(shared, error),
+    }
     match shared.health.check() {
         Err(poisoned) => refused(batch, &poisoned),
         Ok(()) => batch
@@ -162,6 +164,12 @@ fn not_staged(shared: &Shared, batch: &[&Transaction], error: ReadError) -> Vec<
             .map(|_| Err(CommitError::Unavailable(None)))
             .collect(),
     }
+}
+
+/// Lets the store answer no more.
+fn close(shared: &Shared, cause: &impl ToString) {
+    shared.health.poison(cause);
+    shared.watchers.close();
 }
 
 fn refused(batch: &[&Transaction], poisoned: &Poisoned) -> Vec<Outcome> {
@@ -178,17 +186,17 @@ fn stage(
 ) -> Result<Vec<Outcome>, ReadError> {
     let mut rows = write.open_table(ROWS)?;
     let mut meta = write.open_table(META)?;
-    let mark_before = file::mark_in(&meta)?;
-    let mut mark = mark_before;
+    let before = Totals::read(&meta)?;
+    let mut totals = before;
     let mut outcomes = Vec::with_capacity(batch.len());
     for transaction in batch {
         outcomes.push(match first_conflict(&rows, transaction)? {
             Some(conflict) => Err(conflict),
-            None => Ok(apply(&mut rows, transaction, incarnation, &mut mark)?),
+            None => Ok(apply(&mut rows, transaction, incarnation, &mut totals)?),
         });
     }
-    if mark != mark_before {
-        meta.insert(META_MARK, mark.to_be_bytes().as_slice())?;
+    if totals != before {
+        totals.write(&mut meta)?;
     }
     crash_point!("store.staged");
     Ok(outcomes)
@@ -218,22 +226,25 @@ fn apply(
     rows: &mut Rows<'_>,
     transaction: &Transaction,
     incarnation: Incarnation,
-    mark: &mut u64,
+    totals: &mut Totals,
 ) -> Result<Committed, ReadError> {
     if transaction.operations.iter().any(rules::changes) {
-        *mark += 1;
+        totals.mark += 1;
     }
-    let version = incarnation.version(*mark);
+    let version = incarnation.version(totals.mark);
     let mut versions = Vec::new();
     for operation in &transaction.operations {
         match operation {
             Operation::CheckAbsent(_) | Operation::CheckVersion(..) => {}
             Operation::Create(key, value) | Operation::Update(key, value, _) => {
-                rows.insert(key.as_str(), file::encode(&version, value).as_slice())?;
+                let row = file::encode(key, &version, value);
+                let replaced = rows.insert(key.as_str(), row.as_slice())?;
+                totals.rows += u64::from(replaced.is_none());
                 versions.push((key.clone(), version.clone()));
             }
             Operation::Delete(key, _) => {
-                rows.remove(key.as_str())?;
+                let removed = rows.remove(key.as_str())?;
+                totals.rows = totals.rows.saturating_sub(u64::from(removed.is_some()));
             }
         }
     }

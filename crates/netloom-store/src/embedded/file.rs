@@ -3,7 +3,7 @@
 use crate::rules::VERSION_BYTES;
 use netloom_core::store::{Key, StoreIdentity, Version, Versioned};
 use netloom_core::{Ids, SystemClock};
-use redb::{Database, ReadTransaction, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
@@ -28,7 +28,10 @@ pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 const META_SCHEMA: &str = "schema";
 const META_IDENTITY: &str = "identity";
-pub(crate) const META_MARK: &str = "mark";
+const META_MARK: &str = "mark";
+const META_ROWS: &str = "rows";
+/// Bytes of a row before its value: the version and the checksum.
+const ROW_HEADER_BYTES: usize = VERSION_BYTES + 4;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +127,10 @@ pub(crate) fn open(path: &Path) -> Result<(Database, Meta), OpenError> {
         // A process died while it made the file; nothing was ever acknowledged from it.
         file.set_len(0).map_err(io)?;
     }
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create_file(file)
-        .map_err(|error| open_error(path, error.into()))?;
-    netloom_core::crash_point!("store.file_made");
-    let meta = begin(&database).map_err(|error| match error {
+    // The database's code takes some damage for a reason to panic.
+    let opened = contained(|| open_database(file))
+        .unwrap_or_else(|what| Err(BeginError::Read(ReadError::Damaged(what))));
+    let (database, meta) = opened.map_err(|error| match error {
         BeginError::Newer(found) => OpenError::NewerSchema {
             path: path.to_owned(),
             found,
@@ -150,6 +151,27 @@ pub(crate) fn open(path: &Path) -> Result<(Database, Meta), OpenError> {
         .map_err(io)?;
     netloom_core::crash_point!("store.opened");
     Ok((database, meta))
+}
+
+fn open_database(file: File) -> Result<(Database, Meta), BeginError> {
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_file(file)?;
+    netloom_core::crash_point!("store.file_made");
+    let meta = begin(&database)?;
+    verify(&database)?;
+    Ok((database, meta))
+}
+
+/// Runs what reads or writes the database; a panic becomes the text of an error. What it was about
+/// is not used afterwards, so nobody sees it half done.
+pub(crate) fn contained<T>(what: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or(panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no reason was given");
+        format!("the database stopped at what it found: {text}")
+    })
 }
 
 /// Whether the file was never finished.
@@ -225,7 +247,7 @@ pub(crate) fn begin(database: &Database) -> Result<Meta, BeginError> {
     let identity = format!("embedded-{}", SystemClock::new().operation());
     meta.insert(META_SCHEMA, SCHEMA.to_be_bytes().as_slice())?;
     meta.insert(META_IDENTITY, identity.as_bytes())?;
-    meta.insert(META_MARK, 0_u64.to_be_bytes().as_slice())?;
+    Totals::default().write(&mut meta)?;
     drop(meta);
     drop(write.open_table(ROWS)?);
     netloom_core::crash_point!("store.identity_written");
@@ -235,18 +257,64 @@ pub(crate) fn begin(database: &Database) -> Result<Meta, BeginError> {
     })
 }
 
-/// How many changes were ever committed.
-pub(crate) fn read_mark(read: &ReadTransaction) -> Result<u64, ReadError> {
-    mark_in(&read.open_table(META)?)
+/// What is counted over the whole store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// How many changes were ever committed.
+    pub(crate) mark: u64,
+    /// How many rows there are: a row that is lost to damage shows only so.
+    pub(crate) rows: u64,
 }
 
-/// The same, from an open table.
-pub(crate) fn mark_in(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-) -> Result<u64, ReadError> {
-    let bytes = meta.get(META_MARK)?;
-    let bytes = bytes.ok_or_else(|| ReadError::Damaged("it has no high-water mark".into()))?;
-    Ok(u64::from_be_bytes(fixed(META_MARK, bytes.value())?))
+impl Totals {
+    /// Reads them.
+    pub(crate) fn read(
+        meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    ) -> Result<Self, ReadError> {
+        let number = |name: &str| {
+            let bytes = meta.get(name)?;
+            let bytes = bytes.ok_or_else(|| ReadError::Damaged(format!("it has no {name:?}")))?;
+            Ok::<_, ReadError>(u64::from_be_bytes(fixed(name, bytes.value())?))
+        };
+        Ok(Self {
+            mark: number(META_MARK)?,
+            rows: number(META_ROWS)?,
+        })
+    }
+
+    /// Writes them.
+    pub(crate) fn write(
+        self,
+        meta: &mut Table<'_, &'static str, &'static [u8]>,
+    ) -> Result<(), redb::StorageError> {
+        meta.insert(META_MARK, self.mark.to_be_bytes().as_slice())?;
+        meta.insert(META_ROWS, self.rows.to_be_bytes().as_slice())?;
+        Ok(())
+    }
+}
+
+/// The same, of the latest committed state.
+pub(crate) fn read_totals(read: &ReadTransaction) -> Result<Totals, ReadError> {
+    Totals::read(&read.open_table(META)?)
+}
+
+/// Reads every row, and counts them. The database has checksums of its own, but looks at them only
+/// after a crash; a bit that the disk lost must not become an address given out twice.
+pub(crate) fn verify(database: &Database) -> Result<(), ReadError> {
+    let read = database.begin_read()?;
+    let mut found: u64 = 0;
+    for row in read.open_table(ROWS)?.iter()? {
+        let (key, bytes) = row?;
+        parse(key.value(), bytes.value())?;
+        found += 1;
+    }
+    let Totals { rows, .. } = read_totals(&read)?;
+    if found != rows {
+        return Err(ReadError::Damaged(format!(
+            "it has {found} rows, and should have {rows}"
+        )));
+    }
+    Ok(())
 }
 
 /// One row.
@@ -267,28 +335,47 @@ pub(crate) fn read_rows_below(
     rows.range(from.as_str()..until.as_str())?
         .map(|row| {
             let (key, bytes) = row?;
-            let row = decode(key.value(), bytes.value())?;
-            let key =
-                Key::new(key.value()).map_err(|error| ReadError::Damaged(error.to_string()))?;
-            Ok((key, row))
+            parse(key.value(), bytes.value())
         })
         .collect()
 }
 
-/// A row's bytes: the version, then the value.
-pub(crate) fn encode(version: &Version, value: &[u8]) -> Vec<u8> {
-    [version.as_bytes(), value].concat()
+fn parse(key: &str, bytes: &[u8]) -> Result<(Key, Versioned), ReadError> {
+    let row = decode(key, bytes)?;
+    let key = Key::new(key).map_err(|error| ReadError::Damaged(error.to_string()))?;
+    Ok((key, row))
+}
+
+/// A row's bytes: the version, the checksum, the value.
+pub(crate) fn encode(key: &Key, version: &Version, value: &[u8]) -> Vec<u8> {
+    let checksum = checksum(key.as_str(), version.as_bytes(), value);
+    [version.as_bytes(), checksum.as_slice(), value].concat()
 }
 
 /// Reads a row's bytes.
 pub(crate) fn decode(key: &str, bytes: &[u8]) -> Result<Versioned, ReadError> {
-    let (version, value) = bytes
-        .split_at_checked(VERSION_BYTES)
-        .ok_or_else(|| ReadError::Damaged(format!("the row {key:?} has no version")))?;
+    let damaged = || ReadError::Damaged(format!("the row {key:?} is not what was written"));
+    let (header, value) = bytes
+        .split_at_checked(ROW_HEADER_BYTES)
+        .ok_or_else(damaged)?;
+    let (version, sum) = header.split_at_checked(VERSION_BYTES).ok_or_else(damaged)?;
+    if sum != checksum(key, version, value) {
+        return Err(damaged());
+    }
     Ok(Versioned {
         value: value.to_vec(),
         version: Version::from_bytes(version),
     })
+}
+
+/// CRC-32 over the key, the version and the value. The version has a fixed length and no key holds
+/// a zero byte, so no two different rows are summed as the same bytes.
+fn checksum(key: &str, version: &[u8], value: &[u8]) -> [u8; 4] {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [key.as_bytes(), &[0], version, value] {
+        hasher.update(part);
+    }
+    hasher.finalize().to_be_bytes()
 }
 
 fn fixed<const N: usize>(name: &str, bytes: &[u8]) -> Result<[u8; N], ReadError> {

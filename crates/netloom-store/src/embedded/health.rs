@@ -22,9 +22,13 @@ pub(crate) struct Poisoned {
 
 impl Health {
     /// Closes the store for `cause`; the first cause stays.
-    pub(crate) fn poison(&self, cause: &redb::Error) {
-        tracing::error!(%cause, "the embedded store met a disk error and answers no more");
-        let _ = self.cause.set(cause.to_string());
+    pub(crate) fn poison(&self, cause: &impl ToString) {
+        let cause = cause.to_string();
+        tracing::error!(
+            cause,
+            "the embedded store met a disk error and answers no more"
+        );
+        let _ = self.cause.set(cause);
     }
 
     /// Whether the store may be used.

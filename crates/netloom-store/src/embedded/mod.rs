@@ -90,7 +90,7 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`Store::get`].
     pub fn sighting(&self) -> Result<Sighting, StoreError> {
-        let mark = self.shared.read(file::read_mark)?;
+        let file::Totals { mark, .. } = self.shared.read(file::read_totals)?;
         Ok(Sighting {
             identity: self.shared.identity.clone(),
             mark,
@@ -107,8 +107,9 @@ impl Shared {
         self.health
             .check()
             .map_err(|poisoned| StoreError::Unavailable(Some(Box::new(poisoned))))?;
-        let read = || what(&self.database.begin_read()?);
-        read().map_err(|error| match error {
+        let read = file::contained(|| what(&self.database.begin_read()?));
+        let read = read.unwrap_or_else(|panic| Err(ReadError::Damaged(panic)));
+        read.map_err(|error| match error {
             ReadError::Damaged(what) => StoreError::Corrupt(what),
             ReadError::Database(redb::Error::Corrupted(what)) => StoreError::Corrupt(what),
             ReadError::Database(error) => {
