@@ -18,6 +18,8 @@ mod serve;
 mod sockets;
 mod state_dir;
 mod uninstall;
+#[cfg(test)]
+mod whole;
 
 use anyhow::Context;
 use clap::Parser;

@@ -3,10 +3,10 @@
 use anyhow::Context;
 use netloom_core::store::Store;
 use netloom_core::{Clock, Driver, Ids, IpamAdmin, Runtime, SystemClock};
-use netloom_docker::{ClientSettings, DockerClient, PluginSettings, PluginState};
+use netloom_docker::{ClientSettings, DockerClient, PluginState};
 use netloom_drivers::{BridgeConfig, BridgeDriver, NoRelay, PortKeeper, RelayClient};
 use netloom_engine::{Engine, Parts};
-use netloom_ipam::journal::DirDisk;
+use netloom_ipam::journal::{DirDisk, Disk};
 use netloom_ipam::{AddressManager, HostRoutes, IpamConfig, Seams};
 use netloom_linux::{Kernel, LinuxKernel};
 use netloom_store::EmbeddedStore;
@@ -20,7 +20,22 @@ use crate::docker_admin::DockerAdmin;
 use crate::metrics::Metrics;
 use crate::state_dir::{StateDir, boot_id};
 
-/// Builds everything; the kernel is not changed yet.
+/// What lies below the parts: the machine, or a test's model of it.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) kernel: Arc<dyn Kernel>,
+    /// The kernel that tells of changes; none in tests.
+    pub(crate) monitor: Option<Arc<LinuxKernel>>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) host: HostId,
+    pub(crate) boot: BootId,
+}
+
+/// Builds everything on this machine; the kernel is not changed yet.
 pub(crate) async fn build(
     config: Config,
     state: &StateDir,
@@ -28,34 +43,51 @@ pub(crate) async fn build(
     let system = Arc::new(SystemClock::new());
     let clock: Arc<dyn Clock> = Arc::clone(&system) as _;
     let ids: Arc<dyn Ids> = system;
-    let (host, boot) = (state.host_id(&*ids)?, boot_id()?);
     let linux = Arc::new(LinuxKernel::open().context(
         "speaking to the kernel: netloomd needs CAP_NET_ADMIN and CAP_NET_RAW, and nftables",
     )?);
-    let kernel: Arc<dyn Kernel> = Arc::clone(&linux) as _;
     let store_path = state.join("store.redb");
-    let store: Arc<dyn Store> = Arc::new(
-        EmbeddedStore::open(&store_path)
-            .with_context(|| format!("opening the store {}", store_path.display()))?,
-    );
-    let identity = store.identity().await.context("reading the store")?;
-    let ipam = addresses(
-        &config,
-        (host.clone(), boot.clone()),
-        Seams {
-            disk: Arc::new(
-                DirDisk::open(&state.join("journal")).context("opening the address journal")?,
-            ),
-            store: Arc::clone(&store),
-            routes: Arc::new(KernelRoutes(Arc::clone(&kernel))),
-            clock: Arc::clone(&clock),
-            ids: Arc::clone(&ids),
-        },
-    )
-    .await?;
+    let ground = Ground {
+        kernel: Arc::clone(&linux) as _,
+        monitor: Some(linux),
+        store: Arc::new(
+            EmbeddedStore::open(&store_path)
+                .with_context(|| format!("opening the store {}", store_path.display()))?,
+        ),
+        disk: Arc::new(
+            DirDisk::open(&state.join("journal")).context("opening the address journal")?,
+        ),
+        runtime: docker_client(&config)?,
+        host: state.host_id(&*ids)?,
+        boot: boot_id()?,
+        clock,
+        ids,
+    };
+    assemble(config, ground).await
+}
+
+/// Builds everything on `ground`.
+pub(crate) async fn assemble(
+    config: Config,
+    ground: Ground,
+) -> anyhow::Result<(Arc<Daemon>, PluginState)> {
+    let identity = ground.store.identity().await.context("reading the store")?;
+    let ipam = addresses(&config, &ground).await?;
+    let drivers = drivers(&config, &ground.kernel);
+    let Ground {
+        kernel,
+        monitor,
+        store,
+        disk: _,
+        runtime,
+        clock,
+        ids,
+        host,
+        boot,
+    } = ground;
     let engine = Engine::open(Parts {
         store,
-        drivers: drivers(&config, &kernel),
+        drivers,
         clock: Arc::clone(&clock),
         ids,
         boot,
@@ -63,16 +95,16 @@ pub(crate) async fn build(
     })
     .await?;
     engine.set_grace(config.settle_after);
-    let (runtime, docker) = docker(&config)?;
     let metrics = Arc::new(Metrics::new());
     let mut plugin = PluginState::new(Arc::new(engine.clone()), Arc::clone(&ipam) as _);
-    plugin.settings = settings(&config);
+    plugin.settings.deadline = config.deadline;
     plugin.observer = Arc::clone(&metrics) as _;
+    let docker = DockerAdmin::new(&config.docker_socket, &config.plugin_name()?);
     let daemon = Daemon {
         config,
         engine,
         ipam,
-        monitor: Some(linux),
+        monitor,
         kernel,
         runtime,
         docker,
@@ -86,16 +118,24 @@ pub(crate) async fn build(
     Ok((Arc::new(daemon), plugin))
 }
 
-async fn addresses(
-    config: &Config,
-    (host, boot): (HostId, BootId),
-    seams: Seams,
-) -> anyhow::Result<Arc<dyn IpamAdmin>> {
-    let mut ipam = IpamConfig::new(host, boot);
+async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<dyn IpamAdmin>> {
+    let mut ipam = IpamConfig::new(ground.host.clone(), ground.boot.clone());
+    ipam.settle_after = config.settle_after;
+    // As small as can be where a test kills at named steps, so that it comes to compaction soon.
+    if cfg!(feature = "crash-points") {
+        ipam.journal.segment_bytes = 0;
+    }
     ipam.settle_after = config.settle_after;
     if let Some(pools) = &config.default_pools {
         ipam.default_pools = pools.iter().map(|p| (p.base, p.prefix_len)).collect();
     }
+    let seams = Seams {
+        disk: Arc::clone(&ground.disk),
+        store: Arc::clone(&ground.store),
+        routes: Arc::new(KernelRoutes(Arc::clone(&ground.kernel))),
+        clock: Arc::clone(&ground.clock),
+        ids: Arc::clone(&ground.ids),
+    };
     let manager = AddressManager::open(ipam, seams).await?;
     Ok(Arc::new(manager))
 }
@@ -113,19 +153,11 @@ fn drivers(config: &Config, kernel: &Arc<dyn Kernel>) -> Vec<Arc<dyn Driver>> {
     ))]
 }
 
-fn docker(config: &Config) -> anyhow::Result<(Arc<dyn Runtime>, DockerAdmin)> {
-    let plugin = config.plugin_name()?;
+fn docker_client(config: &Config) -> anyhow::Result<Arc<dyn Runtime>> {
     let mut settings = ClientSettings::default();
     settings.socket.clone_from(&config.docker_socket);
-    settings.plugin.clone_from(&plugin);
-    let admin = DockerAdmin::new(&config.docker_socket, &plugin);
-    Ok((Arc::new(DockerClient::new(&settings)), admin))
-}
-
-fn settings(config: &Config) -> PluginSettings {
-    let mut settings = PluginSettings::default();
-    settings.deadline = config.deadline;
-    settings
+    settings.plugin = config.plugin_name()?;
+    Ok(Arc::new(DockerClient::new(&settings)))
 }
 
 /// The host's own routes, which no default pool may overlap.
