@@ -7,11 +7,13 @@
     reason = "a tool at a terminal: it starts programs, measures by the wall clock and prints"
 )]
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_lab::{FloorPlugin, Version};
 
@@ -65,6 +67,9 @@ enum Task {
     /// Stands between dockerd and a plugin and writes down what they say.
     #[command(hide = true)]
     RecordProxy(ProxyArgs),
+    /// Prints what an HTTP server answers; a static busybox cannot, where there is a libc.
+    #[command(hide = true)]
+    Fetch { url: String },
     /// Answers each datagram to this UDP port with itself.
     #[command(hide = true)]
     UdpEcho { port: u16 },
@@ -185,6 +190,7 @@ fn run(task: Task) -> Result<bool> {
             netloom_lab::serve_floor_plugin(&args.socket, &settings).map(|()| true)
         }
         Task::RecordProxy(args) => record::proxy(&args),
+        Task::Fetch { url } => fetch(&url),
         Task::UdpEcho { port } => echo_datagrams(port),
     }
 }
@@ -199,6 +205,26 @@ fn echo_datagrams(port: u16) -> Result<bool> {
             socket.send_to(datagram, from)?;
         }
     }
+}
+
+/// A GET of `http://ADDRESS:PORT/` within three seconds.
+fn fetch(url: &str) -> Result<bool> {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let address = rest.trim_end_matches('/');
+    let address: SocketAddr = match address.parse::<IpAddr>() {
+        Ok(ip) => (ip, 80).into(),
+        Err(_) => address.parse()?,
+    };
+    let patience = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET / HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    anyhow::ensure!(head.contains(" 200 "), "{head}");
+    print!("{body}");
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -111,6 +111,7 @@ pub(crate) fn life(host: &DockerHost) -> Result<Recording> {
         host.docker(&line.replace("OURS", "-d recorded --ipam-driver recorded"))?;
     }
     host.stop("recorder", "TERM")?;
+    fs::remove_file(host.path(FRONT))?;
     let text = fs::read_to_string(host.path(out))?;
     Ok(Recording::parse(&text)?.with_stable_ids())
 }

@@ -32,6 +32,8 @@ impl HostOptions {
     /// which the machine sees as `/opt/netloom`.
     pub fn new(version: Version, trees: &Trees, binaries: impl Into<PathBuf>) -> Self {
         let mut daemon = serde_json::Map::new();
+        // A name that nobody knows is asked of the peer, which answers with a closed port.
+        daemon.insert("dns-opts".into(), vec!["timeout:1", "attempts:1"].into());
         daemon.insert(
             "exec-opts".into(),
             vec!["native.cgroupdriver=cgroupfs"].into(),

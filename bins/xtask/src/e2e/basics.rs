@@ -157,13 +157,13 @@ fn two_networks(lab: &mut Lab) -> Result<()> {
     lab.network("beta", "--subnet 10.25.0.0/24")?;
     lab.run("both", "--network alpha -p 8090:80")?;
     lab.docker("network connect beta both")?;
-    lab.run("a", "--network alpha")?;
-    lab.run("b", "--network beta")?;
-    lab.reaches("both", "a")?;
-    lab.reaches("both", "b")?;
-    lab.reaches("a", &lab.address("both", "alpha")?)?;
-    lab.reaches("b", &lab.address("both", "beta")?)?;
-    lab.is_cut_off("a", &lab.address("b", "beta")?)?;
+    lab.run("aa", "--network alpha")?;
+    lab.run("bb", "--network beta")?;
+    lab.reaches("both", "aa")?;
+    lab.reaches("both", "bb")?;
+    lab.reaches("aa", &lab.address("both", "alpha")?)?;
+    lab.reaches("bb", &lab.address("both", "beta")?)?;
+    lab.is_cut_off("aa", &lab.address("bb", "beta")?)?;
     lab.docker("network disconnect alpha both")?;
     let routes = lab.exec("both", "ip route")?;
     ensure!(

@@ -31,20 +31,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 fn both_ways(lab: &mut Lab) -> Result<()> {
     lab.network("blue", "--subnet 10.20.0.0/24")?;
     lab.network("red", "--subnet 10.21.0.0/24")?;
-    lab.serve("b", "--network blue")?;
-    lab.serve("r", "--network red")?;
-    let (b, r) = (lab.address("b", "blue")?, lab.address("r", "red")?);
-    lab.is_cut_off("b", &r)?;
-    lab.is_cut_off("r", &b)?;
+    lab.serve("bb", "--network blue")?;
+    lab.serve("rr", "--network red")?;
+    let (b, r) = (lab.address("bb", "blue")?, lab.address("rr", "red")?);
+    lab.is_cut_off("bb", &r)?;
+    lab.is_cut_off("rr", &b)?;
     // The host's addresses in the other network are a way around, too.
-    lab.is_cut_off("b", "10.21.0.1")?;
-    lab.is_cut_off("r", "10.20.0.1")?;
+    lab.is_cut_off("bb", "10.21.0.1")?;
+    lab.is_cut_off("rr", "10.20.0.1")?;
     ensure!(
-        lab.fetch_from("b", &format!("http://{r}/")).is_err(),
+        lab.fetch_from("bb", &format!("http://{r}/")).is_err(),
         "blue reads from red"
     );
     ensure!(
-        lab.fetch_from("r", &format!("http://{b}/")).is_err(),
+        lab.fetch_from("rr", &format!("http://{b}/")).is_err(),
         "red reads from blue"
     );
     Ok(())
@@ -53,14 +53,14 @@ fn both_ways(lab: &mut Lab) -> Result<()> {
 fn wall_without_daemon(lab: &mut Lab) -> Result<()> {
     lab.network("blue", "--subnet 10.20.0.0/24")?;
     lab.network("red", "--subnet 10.21.0.0/24")?;
-    lab.run("b", "--network blue")?;
-    lab.run("r", "--network red")?;
-    let r = lab.address("r", "red")?;
+    lab.run("bb", "--network blue")?;
+    lab.run("rr", "--network red")?;
+    let r = lab.address("rr", "red")?;
     lab.host.kill_netloom_daemon()?;
-    lab.is_cut_off("b", &r)?;
-    lab.reaches("b", Peer::SELF.0)?;
+    lab.is_cut_off("bb", &r)?;
+    lab.reaches("bb", Peer::SELF.0)?;
     lab.host.wait_for_netloom()?;
-    lab.is_cut_off("b", &r)
+    lab.is_cut_off("bb", &r)
 }
 
 fn icc_off(lab: &mut Lab) -> Result<()> {

@@ -52,7 +52,7 @@ impl Lab {
             before_netloom,
         };
         lab.network("warm-up", "")?;
-        lab.run("warm-up", "--network warm-up")?;
+        lab.run("warm-up", "--network warm-up -p 7999:80")?;
         lab.remove_everything()?;
         lab.baseline = lab.host.snapshot()?;
         Ok(lab)
@@ -71,10 +71,8 @@ impl Lab {
 
     /// `docker run -d` of an idle container.
     pub(crate) fn run(&self, name: &str, more: &str) -> Result<()> {
-        self.docker(&format!(
-            "run -d --name {name} --hostname {name} {more} {IMAGE}"
-        ))
-        .map(drop)
+        self.docker(&format!("{} {more} {IMAGE}", start(name)))
+            .map(drop)
     }
 
     /// `docker run -d` of a container that answers HTTP on TCP port 80 with its own name.
@@ -91,8 +89,7 @@ impl Lab {
 
     /// Answers each datagram to UDP port 80 of `container` with itself.
     pub(crate) fn echo_udp(&self, container: &str) -> Result<()> {
-        let pid = self.docker(&format!("inspect -f '{{{{.State.Pid}}}}' {container}"))?;
-        let namespace = format!("--net=/proc/{pid}/ns/net");
+        let namespace = self.namespace(container)?;
         self.host
             .spawn("echo", &format!("nsenter {namespace} xtask udp-echo 80"))?;
         netloom_lab::wait_for("the echo in a container", 10, || {
@@ -155,21 +152,30 @@ impl Lab {
 
     /// What an HTTP server answers to the Docker host itself.
     pub(crate) fn fetch_from_host(&self, url: &str) -> Result<String> {
-        self.host
-            .exec(&format!("busybox wget -q -T 3 -O - {url}"))?
-            .ok()
+        self.host.exec(&format!("xtask fetch {url}"))?.ok()
     }
 
     /// What an HTTP server answers to the other machine.
     pub(crate) fn fetch_from_peer(&self, url: &str) -> Result<String> {
-        self.peer
-            .exec(&format!("busybox wget -q -T 3 -O - {url}"))?
-            .ok()
+        {
+            let this = std::env::current_exe()?;
+            self.peer.exec(&format!("{} fetch {url}", this.display()))?
+        }
+        .ok()
     }
 
     /// What an HTTP server answers to a container.
     pub(crate) fn fetch_from(&self, container: &str, url: &str) -> Result<String> {
-        self.exec(container, &format!("wget -q -T 3 -O - {url}"))
+        let namespace = self.namespace(container)?;
+        self.host
+            .exec(&format!("nsenter {namespace} xtask fetch {url}"))?
+            .ok()
+    }
+
+    /// The word by which `nsenter` finds a container's network.
+    fn namespace(&self, container: &str) -> Result<String> {
+        let pid = self.docker(&format!("inspect -f '{{{{.State.Pid}}}}' {container}"))?;
+        Ok(format!("--net=/proc/{pid}/ns/net"))
     }
 
     /// Demands that the audit finds nothing.

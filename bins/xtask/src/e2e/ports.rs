@@ -105,12 +105,10 @@ fn random(lab: &mut Lab) -> Result<()> {
         .map(drop)
 }
 
-/// The host's port in the first line of `netloom port`, which ends in `:PORT`.
+/// The host's port in what `netloom port` tells: the first `ADDRESS:PORT/PROTOCOL`.
 fn published(told: &str) -> Option<u16> {
-    let digits = |word: &str| word.rsplit(':').next().and_then(|p| p.parse().ok());
-    told.split_whitespace()
-        .filter(|word| word.contains(':'))
-        .find_map(digits)
+    let port = |word: &str| word.rsplit_once('/')?.0.rsplit_once(':')?.1.parse().ok();
+    told.split_whitespace().find_map(port)
 }
 
 fn ranges(lab: &mut Lab) -> Result<()> {
@@ -229,7 +227,10 @@ fn many(lab: &mut Lab) -> Result<()> {
 mod tests {
     #[test]
     fn the_port_is_found_in_the_answer() {
-        assert_eq!(super::published("80/tcp -> 0.0.0.0:49153"), Some(49153));
+        assert_eq!(
+            super::published("PUBLISHED TO\nweb 0.0.0.0:49153/tcp 10.0.0.2:80"),
+            Some(49153)
+        );
         assert_eq!(super::published("nothing is published"), None);
     }
 }
