@@ -94,6 +94,8 @@ enum State {
     Running { pid: Pid, since: Duration },
     /// It is to be started at this time. Follows `Running`, and itself when a start fails.
     Waiting { until: Duration },
+    /// It was told to stop, and did. Follows `Running`; nothing follows.
+    Stopped,
 }
 
 /// A program that should always run.
@@ -120,14 +122,14 @@ impl Child {
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self.state {
             State::Running { pid, .. } => Some(pid),
-            State::Waiting { .. } => None,
+            State::Waiting { .. } | State::Stopped => None,
         }
     }
 
     /// When it is to be started, while it does not run.
     pub(crate) fn start_at(&self) -> Option<Duration> {
         match self.state {
-            State::Running { .. } => None,
+            State::Running { .. } | State::Stopped => None,
             State::Waiting { until } => Some(until),
         }
     }
@@ -148,12 +150,21 @@ impl Child {
     pub(crate) fn died(&mut self, now: Duration, how: &str) {
         let ran = match self.state {
             State::Running { since, .. } => now.saturating_sub(since),
-            State::Waiting { .. } => Duration::ZERO,
+            State::Waiting { .. } | State::Stopped => Duration::ZERO,
         };
         let pause = self.backoff.died(ran);
         self.state = State::Waiting { until: now + pause };
         let name = &self.program.name;
-        say(&format!("{name} {how}; starting it again in {pause:?}"));
+        let when = match pause {
+            Duration::ZERO => "at once".to_owned(),
+            pause => format!("in {pause:?}"),
+        };
+        say(&format!("{name} {how}; starting it again {when}"));
+    }
+
+    /// Notes that it ended as it was told to, and is not to be started again.
+    pub(crate) fn stopped(&mut self) {
+        self.state = State::Stopped;
     }
 
     /// Sends it a signal, if it runs.

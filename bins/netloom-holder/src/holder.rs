@@ -121,6 +121,10 @@ impl Holder {
         std::iter::once(&self.daemon).chain(&self.relay)
     }
 
+    fn children_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+        std::iter::once(&mut self.daemon).chain(&mut self.relay)
+    }
+
     fn has_work(&self) -> bool {
         self.phase == Phase::Holding || self.children().any(|child| child.pid().is_some())
     }
@@ -222,10 +226,15 @@ impl Holder {
                 _ => continue,
             };
             let now = self.clock.monotonic();
-            if status.pid() == self.daemon.pid() {
+            let pid = status.pid();
+            if self.phase != Phase::Holding {
+                self.children_mut()
+                    .filter(|child| child.pid() == pid)
+                    .for_each(Child::stopped);
+            } else if pid == self.daemon.pid() {
                 self.daemon_died(now, &how);
             } else if let Some(relay) = &mut self.relay
-                && status.pid() == relay.pid()
+                && pid == relay.pid()
             {
                 relay.died(now, &how);
             }
