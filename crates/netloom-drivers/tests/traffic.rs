@@ -178,6 +178,16 @@ fn a_published_port_is_reached_from_outside_from_inside_and_from_the_host() {
         // Hairpin: from a neighbour, and from the container itself.
         assert!(two.ns.tcp("198.51.100.1", 8080).is_some());
         assert!(one.ns.tcp("198.51.100.1", 8080).is_some());
+        // The same where the host routes what br_netfilter turned round on the bridge; again and
+        // again, because a redirect by the host would spoil the next connection.
+        host.apply(KernelStep::SetSysctl {
+            key: netloom_linux::SysctlKey::BridgeCallIptables,
+            value: 0,
+        });
+        for turn in 0..4 {
+            assert!(two.ns.tcp("198.51.100.1", 8080).is_some(), "turn {turn}");
+            assert!(one.ns.tcp("198.51.100.1", 8080).is_some(), "turn {turn}");
+        }
         // From the host to an address of its own.
         assert!(tcp("198.51.100.1:8080".parse().unwrap()).is_some());
         host.assert_clean();

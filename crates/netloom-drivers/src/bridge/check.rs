@@ -1,7 +1,7 @@
 //! What a network or an endpoint must be before anything is changed.
 
 use super::apply::{owner, read_error};
-use super::audit::overlaps;
+use super::audit_links::overlaps;
 use super::options::BridgeOptions;
 use super::plan::{NetworkPlan, bridge_name};
 use netloom_core::{DriverError, EndpointSpec, NetworkSpec};

@@ -8,7 +8,9 @@
 
 mod apply;
 mod audit;
+mod audit_links;
 mod check;
+mod choose;
 mod names;
 mod options;
 mod plan;
@@ -75,7 +77,7 @@ struct Shared {
     /// Links that networks trust: one element each, whichever and however many networks name it.
     /// Filled by every network that is built or repaired, so a repair at start is enough.
     trusted: Mutex<BTreeMap<NetworkId, Vec<LinkName>>>,
-    next_port: publish::Cursor,
+    next_port: choose::Cursor,
 }
 
 impl BridgeDriver {
@@ -90,7 +92,7 @@ impl BridgeDriver {
                 reaper: Reaper::default(),
                 gate: tokio::sync::RwLock::new(()),
                 trusted: Mutex::default(),
-                next_port: publish::Cursor::default(),
+                next_port: choose::Cursor::default(),
             }),
         }
     }
@@ -231,8 +233,12 @@ impl Driver for BridgeDriver {
         let _gate = self.shared.gate.read().await;
         let plan = NetworkPlan::of(network)?;
         self.note_trusted(&plan);
-        self.on_kernel(move |kernel| apply::create_network(kernel, &plan))
-            .await
+        self.on_kernel(move |kernel| {
+            apply::create_network(kernel, &plan)?;
+            // Containers of Docker's own bridges must not be within reach until the next repair.
+            snapshot::wall_off_docker(kernel)
+        })
+        .await
     }
 
     async fn delete_network(&self, network: &NetworkSpec) -> Result<(), DriverError> {
@@ -251,7 +257,7 @@ impl Driver for BridgeDriver {
         EndpointOptions::parse(endpoint)?;
         check::endpoint(network, endpoint)?;
         Ok(EndpointGrant {
-            mac: plan::choose_mac(endpoint, publish::random_bytes()),
+            mac: plan::choose_mac(endpoint, choose::random_bytes()),
         })
     }
 
