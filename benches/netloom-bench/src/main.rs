@@ -5,6 +5,7 @@
 
 mod alloc;
 mod clock;
+mod durable;
 mod heap;
 mod report;
 
@@ -23,11 +24,14 @@ enum Bench {
     Alloc(alloc::Args),
     /// Instructions per allocation, counted by callgrind and compared with the recorded ones.
     AllocInstructions(alloc::instructions::Args),
+    /// Durable allocation: netloom-ipam and its journal beside a raw write and embedded stores.
+    Durable(durable::Args),
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
     match Cli::parse().bench {
         Bench::Alloc(args) => alloc::run(&args),
         Bench::AllocInstructions(args) => alloc::instructions::run(&args),
+        Bench::Durable(args) => durable::run(&args),
     }
 }
