@@ -19,6 +19,7 @@ use netloom_lab::{FloorPlugin, Version};
 
 mod attach;
 mod bench;
+mod crash;
 mod demo;
 mod e2e;
 mod interrupt;
@@ -91,6 +92,8 @@ enum Suite {
     Tidy,
     /// Scenarios on real Dockers
     E2e,
+    /// The daemon dies at every step of every command
+    Crash,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -99,7 +102,9 @@ enum Suite {
   cargo xtask test                                 everything
   cargo xtask test --only unit                     cargo test --workspace
   cargo xtask test --only e2e --docker sid ports   scenarios named `ports` on the newest Docker
-  cargo xtask test --only e2e --long soak          a thousand cycles instead of twenty")]
+  cargo xtask test --only e2e --long soak          a thousand cycles instead of twenty
+  cargo xtask test --only crash --full             die at every step instead of at some
+  cargo xtask test --only crash --full journal     die at the steps named `journal`")]
 struct TestArgs {
     #[command(flatten)]
     consent: Consent,
@@ -109,8 +114,8 @@ struct TestArgs {
     /// Only on this Docker: bookworm (20.10), trixie (26.1), sid (28 or newer).
     #[arg(long, value_name = "RELEASE")]
     docker: Option<Version>,
-    /// Full numbers of the endurance scenarios.
-    #[arg(long)]
+    /// Full numbers of the endurance scenarios, and every step of the crash matrix.
+    #[arg(long, visible_alias = "full")]
     long: bool,
     /// The programs are built already.
     #[arg(long, hide = true)]

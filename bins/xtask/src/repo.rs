@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use netloom_lab::{HostOptions, Trees, Version};
 
 /// Programs that a machine of the lab needs.
-const PROGRAMS: [&str; 4] = ["netloomd", "netloom", "netloom-holder", "netloom-relay"];
+pub(crate) const PROGRAMS: [&str; 4] = ["netloomd", "netloom", "netloom-holder", "netloom-relay"];
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -45,8 +45,16 @@ pub(crate) fn trees() -> Trees {
 /// # Errors
 /// When they do not build.
 pub(crate) fn build_programs() -> Result<PathBuf> {
+    build_with(&[])
+}
+
+/// As [`build_programs`], with more words for cargo.
+///
+/// # Errors
+/// When they do not build.
+pub(crate) fn build_with(words: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--quiet"]);
+    build.args(["build", "--quiet"]).args(words);
     for program in PROGRAMS {
         build.args(["-p", program]);
     }

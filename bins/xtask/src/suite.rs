@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use netloom_lab::Version;
 
-use crate::{Suite, TestArgs, e2e, interrupt, repo, setup, term, tidy};
+use crate::{Suite, TestArgs, crash, e2e, interrupt, repo, setup, term, tidy};
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,14 +35,12 @@ impl From<bool> for Tally {
 /// Runs the suites that were asked for; `false` where a test failed.
 pub(crate) fn run(args: &TestArgs) -> Result<bool> {
     let wants = |suite| args.only.is_none_or(|only| only == suite);
-    setup::run(
-        &args.consent,
-        if wants(Suite::E2e) {
-            versions(args.docker)
-        } else {
-            &[]
-        },
-    )?;
+    let needed = match args.only {
+        None | Some(Suite::E2e) => versions(args.docker),
+        Some(Suite::Crash) => &[Version::Bookworm],
+        Some(Suite::Unit | Suite::Tidy) => &[],
+    };
+    setup::run(&args.consent, needed)?;
     let mut tally = Tally::default();
     if wants(Suite::Tidy) {
         tally.add(tidy::suite()?);
@@ -59,11 +57,25 @@ pub(crate) fn run(args: &TestArgs) -> Result<bool> {
             tally.add(e2e::run(args, versions(args.docker))?);
         } else {
             // The scenarios print their own tally; here they count as one.
-            tally.add(repo::again_as_root(&e2e_words(args))?.into());
+            tally.add(repo::again_as_root(&root_words("e2e", args))?.into());
         }
+    }
+    if wants(Suite::Crash) {
+        tally.add(crash_matrix(args)?);
     }
     term::tally(tally.passed, tally.failed);
     Ok(tally.failed == 0)
+}
+
+fn crash_matrix(args: &TestArgs) -> Result<Tally> {
+    if !args.prebuilt {
+        crash::build()?;
+    }
+    if repo::is_root() {
+        interrupt::remove_machines_on_interrupt()?;
+        return crash::run(args);
+    }
+    Ok(repo::again_as_root(&root_words("crash", args))?.into())
 }
 
 const fn versions(only: Option<Version>) -> &'static [Version] {
@@ -75,8 +87,9 @@ const fn versions(only: Option<Version>) -> &'static [Version] {
     }
 }
 
-fn e2e_words(args: &TestArgs) -> Vec<String> {
-    let mut words: Vec<String> = ["test", "--only", "e2e", "--prebuilt", "--yes"]
+/// How this program is asked for one suite as root.
+fn root_words(suite: &str, args: &TestArgs) -> Vec<String> {
+    let mut words: Vec<String> = ["test", "--only", suite, "--prebuilt", "--yes"]
         .map(str::to_owned)
         .into();
     if let Some(version) = args.docker {

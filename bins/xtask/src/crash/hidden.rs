@@ -1,6 +1,6 @@
 //! Steps that no person asks for: starts, repairs, settlements, compaction.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use netloom_lab::Done;
 use serde_json::{Value, json};
 
@@ -11,8 +11,13 @@ use super::machine::{Machine, well};
 /// first one.
 const SETTLED_WITHIN: u64 = 30;
 
-/// The subnet of the network `blue`.
-const BLUE: &str = "10.20.0.0/24";
+/// A subnet that no network of the life has.
+const OWN: &str = "10.60.0.0/24";
+/// An address of the network `blue` that no container gets by itself.
+const UNUSED: &str = "10.20.0.250";
+/// With crash points a file of the journal holds 64 frames of 512 bytes (32 KiB, the least); each
+/// pair writes two.
+const PAIRS: usize = 80;
 
 /// A daemon that finds nothing of its own on the disk.
 pub(super) fn first_start(m: &Machine) -> Result<Done> {
@@ -40,20 +45,110 @@ pub(super) fn vandalism(m: &Machine) -> Result<Done> {
     })
 }
 
-/// The reference of `blue` to its pool, as Docker was told it. Docker shows it to nobody, so it is
-/// asked for once more: the same subnet with the same options is refused, and Netloom's own list
-/// does not tell ids. So a pool of the step's own is used.
-fn own_pool(m: &Machine, subnet: &str) -> Result<String> {
-    let wish = json!({ "AddressSpace": "netloom", "Pool": subnet, "SubPool": "", "Options": {}, "V6": false });
-    let answer = m.plugin("IpamDriver.RequestPool", &wish)?;
-    let id = answer.get("PoolID").and_then(Value::as_str);
-    Ok(id.context("no pool id in the answer")?.to_owned())
+/// A pool of the step's own. Asked for again after a kill it may still be held by what the kill
+/// left behind, until that is settled.
+fn own_pool(m: &Machine) -> Result<String> {
+    let wish = json!({
+        "AddressSpace": "NetloomLocal", "Pool": OWN, "SubPool": "", "Options": {}, "V6": false
+    });
+    netloom_lab::wait_for("a pool of the step's own", SETTLED_WITHIN, || {
+        let answer = m.plugin("IpamDriver.RequestPool", &wish)?;
+        let id = answer.get("PoolID").and_then(Value::as_str);
+        Ok(id.context("no pool id in the answer")?.to_owned())
+    })
+}
+
+/// The reference that Docker keeps for the network `blue`. Docker's API does not show it, and its
+/// database may hold older ones too: the last that answers is the one.
+fn pool_of_blue(m: &Machine) -> Result<String> {
+    let file = "/var/lib/docker/network/files/local-kv.db";
+    let pattern = "local-10\\.20\\.0\\.0[_/]24-[0-9a-f]{16}";
+    let found = m
+        .host
+        .shell(&format!("grep -aoE '{pattern}' {file} | sort -u"))?
+        .ok()?;
+    let answers = |id: &&str| {
+        let release = json!({ "PoolID": id, "Address": UNUSED });
+        let request = json!({ "PoolID": id, "Address": UNUSED, "Options": {} });
+        m.plugin("IpamDriver.RequestAddress", &request).is_ok()
+            && m.plugin("IpamDriver.ReleaseAddress", &release).is_ok()
+    };
+    let id = found.lines().find(answers);
+    Ok(id
+        .context("Docker keeps no reference that answers")?
+        .to_owned())
 }
 
 fn address_in(m: &Machine, pool: &str) -> Result<String> {
     let wish = json!({ "PoolID": pool, "Address": "", "Options": {} });
     let answer = m.plugin("IpamDriver.RequestAddress", &wish)?;
     let cidr = answer.get("Address").and_then(Value::as_str);
-    let cidr = cidr.context("no address in the answer")?;
-    Ok(cidr.split('/').next().unwrap_or(cidr).to_owned())
+    Ok(cidr.context("no address in the answer")?.to_owned())
+}
+
+fn list_lacks(m: &Machine, list: &str, what: &str) -> Result<bool> {
+    Ok(!m.host.netloom(list)?.ok()?.contains(what))
+}
+
+/// An address that Docker asked for, and whose answer it never used.
+pub(super) fn in_doubt(m: &Machine) -> Result<Done> {
+    let address = address_in(m, &pool_of_blue(m)?)?;
+    let ip = address.split('/').next().unwrap_or(&address);
+    becomes_true("the end of the doubt", SETTLED_WITHIN, || {
+        list_lacks(m, "address ls", &format!("{ip} "))
+    })
+}
+
+/// A pool that Docker asked for, and made no network with.
+pub(super) fn stray_pool(m: &Machine) -> Result<Done> {
+    own_pool(m)?;
+    becomes_true("the end of the pool", SETTLED_WITHIN, || {
+        list_lacks(m, "pool ls", OWN)
+    })
+}
+
+/// An endpoint that Docker asked for, and forgot.
+pub(super) fn stray_endpoint(m: &Machine) -> Result<Done> {
+    let address = address_in(m, &pool_of_blue(m)?)?;
+    let network = m.docker("network inspect -f '{{.Id}}' blue")?;
+    let endpoint = "e".repeat(64);
+    let wish = json!({
+        "NetworkID": network, "EndpointID": endpoint, "Options": {},
+        "Interface": { "Address": address, "AddressIPv6": "", "MacAddress": "" }
+    });
+    m.plugin("NetworkDriver.CreateEndpoint", &wish)?;
+    let ip = address.split('/').next().unwrap_or(&address);
+    becomes_true("the end of the endpoint", 2 * SETTLED_WITHIN, || {
+        Ok(list_lacks(m, "endpoint ls", &endpoint[..12])?
+            && list_lacks(m, "address ls", &format!("{ip} "))?)
+    })
+}
+
+/// An address that is given back while a container uses it: nobody else may get it.
+pub(super) fn unrecorded(m: &Machine) -> Result<Done> {
+    let field = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let ip = m.docker(&format!("inspect -f '{field}' two"))?;
+    let wish = json!({ "PoolID": pool_of_blue(m)?, "Address": ip });
+    m.plugin("IpamDriver.ReleaseAddress", &wish)?;
+    becomes_true("the address to be known again", SETTLED_WITHIN, || {
+        m.no_address_is_out_twice().map(|()| true)
+    })
+}
+
+/// So many addresses asked for and given back that the journal starts a new file and compacts.
+pub(super) fn many_addresses(m: &Machine) -> Result<Done> {
+    let pool = own_pool(m)?;
+    for _ in 0..PAIRS {
+        // A call that a kill cut short is not repeated: its address is settled later.
+        if let Ok(address) = address_in(m, &pool) {
+            let ip = address.split('/').next().unwrap_or(&address);
+            let wish = json!({ "PoolID": pool, "Address": ip });
+            let _ = m.plugin("IpamDriver.ReleaseAddress", &wish);
+        }
+    }
+    m.host.wait_for_netloom()?;
+    let _ = m.plugin("IpamDriver.ReleasePool", &json!({ "PoolID": pool }));
+    becomes_true("the end of the pool", SETTLED_WITHIN, || {
+        list_lacks(m, "pool ls", OWN)
+    })
 }

@@ -74,20 +74,28 @@ pub(super) const LIFE: &[Step] = &[
         m.host.try_docker(&create("--ipv6 red"))
     })
     .clear(|m| clear_network(m, "red")),
-    Step::new("address reserve", |m| m.host.netloom("address reserve 10.20.0.200")),
+    Step::new("address reserve", |m| {
+        m.host.netloom("address reserve 10.20.0.200")
+    }),
     Step::new("run", |m| {
         let server = "sh -c 'hostname >/www/index.html; exec httpd -f -p 80 -h /www'";
-        m.host.try_docker(&run("one", &format!("-p 8080:80 lab {server}")))
+        m.host
+            .try_docker(&run("one", &format!("-p 8080:80 lab {server}")))
     })
     .clear(|m| clear_container(m, "one")),
-    Step::new("network connect", |m| m.host.try_docker("network connect red one")).clear(|m| {
+    Step::new("network connect", |m| {
+        m.host.try_docker("network connect red one")
+    })
+    .clear(|m| {
         // Docker may list an endpoint whose connection failed.
         m.host.try_docker("network disconnect -f red one")?;
         Ok(Again::Yes)
     }),
-    Step::new("run a second one", |m| m.host.try_docker(&run("two", "lab")))
-        .clear(|m| clear_container(m, "two"))
-        .check(all_works),
+    Step::new("run a second one", |m| {
+        m.host.try_docker(&run("two", "lab"))
+    })
+    .clear(|m| clear_container(m, "two"))
+    .check(all_works),
     Step::new("restart of the daemon", hidden::restart).check(all_works),
     Step::new("a bridge removed by somebody", hidden::vandalism)
         .alone()
@@ -105,7 +113,11 @@ pub(super) const LIFE: &[Step] = &[
     })
     .clear(|m| {
         let members = m.docker("network inspect -f '{{len .Containers}}' red")?;
-        Ok(if members == "0" { Again::Done } else { Again::Yes })
+        Ok(if members == "0" {
+            Again::Done
+        } else {
+            Again::Yes
+        })
     }),
     Step::new("an address nobody confirms", hidden::in_doubt).alone(),
     Step::new("a pool nobody uses", hidden::stray_pool).alone(),
@@ -117,14 +129,23 @@ pub(super) const LIFE: &[Step] = &[
     Step::new("rm", |m| m.host.try_docker("rm -f one")).clear(|m| is_gone(m, "inspect one")),
     Step::new("rm of the second one", |m| m.host.try_docker("rm -f two"))
         .clear(|m| is_gone(m, "inspect two")),
-    Step::new("address release", |m| m.host.netloom("address release 10.20.0.200")).clear(|m| {
+    Step::new("address release", |m| {
+        m.host.netloom("address release 10.20.0.200")
+    })
+    .clear(|m| {
         let held = m.host.netloom("address ls")?.ok()?;
-        Ok(if held.contains("10.20.0.200") { Again::Yes } else { Again::Done })
+        Ok(if held.contains("10.20.0.200") {
+            Again::Yes
+        } else {
+            Again::Done
+        })
     }),
     Step::new("network rm", |m| m.host.try_docker("network rm blue"))
         .clear(|m| is_gone(m, "network inspect blue")),
-    Step::new("network rm of the second one", |m| m.host.try_docker("network rm red"))
-        .clear(|m| is_gone(m, "network inspect red")),
+    Step::new("network rm of the second one", |m| {
+        m.host.try_docker("network rm red")
+    })
+    .clear(|m| is_gone(m, "network inspect red")),
 ];
 
 fn create(more: &str) -> String {
@@ -151,7 +172,11 @@ fn clear_container(m: &Machine, name: &str) -> Result<Again> {
 }
 
 fn is_gone(m: &Machine, question: &str) -> Result<Again> {
-    Ok(if m.knows(question)? { Again::Yes } else { Again::Done })
+    Ok(if m.knows(question)? {
+        Again::Yes
+    } else {
+        Again::Done
+    })
 }
 
 /// Names, packets and the published port work, and no address is out twice.

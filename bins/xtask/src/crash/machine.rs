@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use netloom_lab::{Done, DockerHost, HostOptions, Snapshot, Version};
+use netloom_lab::{DockerHost, Done, HostOptions, Snapshot, Version};
 
 use crate::{repo, term};
 
@@ -29,7 +29,7 @@ pub(super) struct Machine {
 ///
 /// # Errors
 /// When they do not build.
-pub(super) fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let plain = std::env::current_exe()?;
     let plain = plain.parent().context("a program lies in a folder")?;
     let folder = plain.join("crash-points");
@@ -151,7 +151,8 @@ impl Machine {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let each = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}";
+        let each =
+            "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}";
         let text = self.docker(&format!("inspect -f '{each}' {ids}"))?;
         Ok(text.split_whitespace().map(str::to_owned).collect())
     }
@@ -211,7 +212,11 @@ impl Machine {
     }
 
     /// One call of the plugin, as dockerd would make it, and its answer's field.
-    pub(super) fn plugin(&self, method: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
+    pub(super) fn plugin(
+        &self,
+        method: &str,
+        body: &serde_json::Value,
+    ) -> Result<serde_json::Value> {
         let answer = self.host.plugin(method, &body.to_string())?;
         serde_json::from_str(&answer).with_context(|| format!("{method}: not JSON: {answer}"))
     }
