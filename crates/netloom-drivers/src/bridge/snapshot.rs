@@ -91,6 +91,8 @@ pub(super) fn wall_off_docker(kernel: &dyn Kernel) -> Result<(), DriverError> {
         .iter()
         .filter(|link| names::is_dockers(link))
         .filter_map(|link| LinkName::new(link.name.as_str()).ok())
+        // One that a network of ours names by option is shared on purpose.
+        .filter(|link| !table.elements.contains(&Element::Bridge(link.clone())))
         .collect();
     let known: BTreeSet<LinkName> = table
         .elements

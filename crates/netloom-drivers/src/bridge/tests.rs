@@ -43,6 +43,13 @@ fn dual() -> NetworkSpec {
     network("a", &["10.9.0.0/24", "fd00:9::/64"])
 }
 
+fn network_on(id: &str, subnet: &str, bridge: &str) -> NetworkSpec {
+    let mut spec = network(id, &[subnet]);
+    spec.options
+        .insert("netloom.bridge.name".into(), bridge.into());
+    spec
+}
+
 fn tcp(host: u16, container: u16) -> PortBinding {
     PortBinding {
         protocol: Protocol::Tcp,
@@ -387,8 +394,15 @@ fn bridges_of_docker_are_walled_off_and_never_found() {
         };
         assert!(bench.is_clean(&desired).await);
         bench.driver.reconcile(&desired).await.unwrap();
-        assert!(bench.state().1.contains(&Element::Foreign(docker0)));
+        assert!(bench.state().1.contains(&Element::Foreign(docker0.clone())));
         assert!(bench.is_clean(&desired).await);
+        // A network of ours may share it, if its creator says so by name.
+        let mut sharing = network_on("b", "10.8.0.0/24", docker0.as_str());
+        sharing.options.insert("netloom.mtu".into(), "1500".into());
+        bench.driver.create_network(&sharing).await.unwrap();
+        let elements = bench.state().1;
+        assert!(elements.contains(&Element::Bridge(docker0.clone())));
+        assert!(!elements.contains(&Element::Foreign(docker0)));
     });
 }
 
