@@ -245,7 +245,7 @@ impl DockerHost {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.pid))
-            .args(["--net", "--mount", "--uts", "--ipc", "--pid", "--wd=/"])
+            .args(["--net", "--mount", "--uts", "--ipc", "--pid"])
             .env_clear()
             .env(
                 "PATH",
