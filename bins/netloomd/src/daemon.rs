@@ -3,6 +3,7 @@
 use netloom_core::{Clock, Controller, Evidence, Finding, IpamAdmin, Runtime, RuntimeNetwork};
 use netloom_engine::Engine;
 use netloom_linux::{Kernel, LinuxKernel};
+use netloom_store::CountingStore;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ pub(crate) struct Daemon {
     pub(crate) docker: DockerAdmin,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counts: Arc<CountingStore>,
     pub(crate) host: String,
     pub(crate) store: String,
     pub(crate) started: Duration,
@@ -180,6 +182,7 @@ impl Daemon {
                 .collect(),
             findings,
             docker_up: self.seen.docker_is_up(),
+            store: self.counts.counts(),
         }
     }
 }

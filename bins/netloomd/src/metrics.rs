@@ -1,6 +1,7 @@
 //! What is counted, in Prometheus' text format.
 
 use netloom_docker::{CallObserver, CallOutcome};
+use netloom_store::Counts;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -49,6 +50,9 @@ pub(crate) struct Metrics {
     pool_capacity: Family<Labels, Gauge<u64, AtomicU64>>,
     findings: Family<Labels, Gauge>,
     docker_up: Gauge,
+    store: Family<Labels, Counter>,
+    /// What the store had counted when it was looked at last.
+    store_seen: Mutex<Counts>,
     /// Rounds in which the records were compared with kernel and Docker.
     pub(crate) rounds: Counter,
     /// Things that were mended without anybody asking.
@@ -66,6 +70,7 @@ pub(crate) struct Snapshot {
     /// Findings by kind.
     pub(crate) findings: BTreeMap<&'static str, usize>,
     pub(crate) docker_up: bool,
+    pub(crate) store: Counts,
 }
 
 impl Metrics {
@@ -82,6 +87,8 @@ impl Metrics {
             pool_capacity: Family::default(),
             findings: Family::default(),
             docker_up: Gauge::default(),
+            store: Family::default(),
+            store_seen: Mutex::default(),
             rounds: Counter::default(),
             mended: Counter::default(),
         };
@@ -120,6 +127,11 @@ impl Metrics {
             metrics.docker_up.clone(),
         );
         r.register(
+            "store_operations",
+            "What the store was asked: gets, lists, commits, and how many conflicted or failed",
+            metrics.store.clone(),
+        );
+        r.register(
             "audit_rounds",
             "Comparisons of the records with kernel and Docker",
             metrics.rounds.clone(),
@@ -139,6 +151,7 @@ impl Metrics {
         self.endpoints.set(gauge(now.endpoints));
         self.ports.set(gauge(now.ports));
         self.docker_up.set(i64::from(now.docker_up));
+        self.count_store(now.store);
         self.pool_used.clear();
         self.pool_capacity.clear();
         for (subnet, used, capacity) in &now.pools {
@@ -154,6 +167,25 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    fn count_store(&self, now: Counts) {
+        let mut seen = self
+            .store_seen
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (operation, now, before) in [
+            ("get", now.gets, seen.gets),
+            ("list", now.lists, seen.lists),
+            ("commit", now.commits, seen.commits),
+            ("conflict", now.conflicts, seen.conflicts),
+            ("failure", now.failures, seen.failures),
+        ] {
+            let labels = vec![("operation", operation.to_owned())];
+            let more = now.saturating_sub(before);
+            self.store.get_or_create(&labels).inc_by(more);
+        }
+        *seen = now;
     }
 
     /// Methods with their well and badly answered calls.
@@ -205,6 +237,10 @@ mod tests {
             networks: 3,
             pools: vec![("10.0.0.0/24".into(), 7, 254)],
             findings: [("stray-link", 2)].into(),
+            store: Counts {
+                commits: 5,
+                ..Counts::default()
+            },
             ..Snapshot::default()
         };
         let text = metrics.text(&now).unwrap();
@@ -214,6 +250,7 @@ mod tests {
             "netloom_networks 3",
             r#"netloom_pool_addresses_used{subnet="10.0.0.0/24"} 7"#,
             r#"netloom_findings{kind="stray-link"} 2"#,
+            r#"netloom_store_operations_total{operation="commit"} 5"#,
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }

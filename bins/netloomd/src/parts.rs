@@ -9,7 +9,7 @@ use netloom_engine::{Engine, Parts};
 use netloom_ipam::journal::{DirDisk, Disk};
 use netloom_ipam::{AddressManager, HostRoutes, IpamConfig, Seams};
 use netloom_linux::{Kernel, LinuxKernel};
-use netloom_store::EmbeddedStore;
+use netloom_store::{CountingStore, EmbeddedStore};
 use netloom_types::{BootId, HostId, Subnet};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,8 +69,10 @@ pub(crate) async fn build(
 /// Builds everything on `ground`.
 pub(crate) async fn assemble(
     config: Config,
-    ground: Ground,
+    mut ground: Ground,
 ) -> anyhow::Result<(Arc<Daemon>, PluginState)> {
+    let counts = Arc::new(CountingStore::new(Arc::clone(&ground.store)));
+    ground.store = Arc::clone(&counts) as _;
     let identity = ground.store.identity().await.context("reading the store")?;
     let ipam = addresses(&config, &ground).await?;
     let drivers = drivers(&config, &ground.kernel);
@@ -111,6 +113,7 @@ pub(crate) async fn assemble(
         metrics,
         started: clock.monotonic(),
         clock,
+        counts,
         host: host.to_string(),
         store: identity.0,
         seen: Seen::default(),
