@@ -154,6 +154,30 @@ pub(crate) fn near_free(from: usize, leaf: impl Fn(usize) -> u64) -> Option<usiz
     Some(word * WORD_BITS + open.trailing_zeros() as usize)
 }
 
+/// Bitmaps of so many leaves are looked at whole, in a ring.
+pub(crate) const RING_LEAVES_MAX: usize = 4;
+
+/// The lowest free bit from `from` on, or else from the beginning, of a bitmap of at most
+/// [`RING_LEAVES_MAX`] leaves: a /24 or smaller. All are looked at without a branch, because where
+/// such a pool is nearly full every branch is a guess.
+#[inline]
+pub(crate) fn ring_free(from: usize, leaves: usize, leaf: impl Fn(usize) -> u64) -> Option<usize> {
+    let (word, low) = (from / WORD_BITS, from % WORD_BITS);
+    let ring = |step: usize| {
+        let at = word + step;
+        at - if at >= leaves { leaves } else { 0 }
+    };
+    let open = |step: usize| if step < leaves { !leaf(ring(step)) } else { 0 };
+    let own = !leaf(word);
+    let (first, last) = (own & (FULL << low), own & !(FULL << low));
+    let [second, third, fourth] = [1, 2, 3].map(open);
+    let early = select_unpredictable(first != 0, (word, first), (ring(1), second));
+    let late = select_unpredictable(third != 0, (ring(2), third), (ring(3), fourth));
+    let near = select_unpredictable(first | second != 0, early, late);
+    let (word, open) = select_unpredictable(near.1 != 0, near, (word, last));
+    (open != 0).then(|| word * WORD_BITS + open.trailing_zeros() as usize)
+}
+
 /// The masks that cover `from..to`, one per word touched.
 pub(crate) fn masks(from: usize, to: usize) -> impl Iterator<Item = (usize, u64)> {
     let last = to.div_ceil(WORD_BITS);

@@ -71,9 +71,7 @@ impl State {
         // The first addresses of a random order; the network's own two are never in it.
         let mut order: Vec<u32> = (1..capacity - 1).collect();
         let mut dice = Dice(SEED);
-        for at in (1..order.len()).rev() {
-            order.swap(at, dice.below(at + 1));
-        }
+        shuffle(&mut order, &mut dice);
         order.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
         let mut taken = order.clone();
         taken.extend([0, capacity - 1]);
@@ -89,8 +87,46 @@ impl State {
 /// A subject in the middle of its life, with its own live addresses.
 pub(crate) struct Running<S> {
     subject: S,
+    /// In random order when the work at its beginning starts.
     live: Vec<u32>,
+    /// The first of the live addresses that this pass did not come to yet.
+    next: usize,
     dice: Dice,
+}
+
+/// One way to work through a batch of random live addresses.
+pub(crate) type Pattern<S> = fn(&mut S, &mut [u32]);
+
+/// Releases each address of the batch and allocates any in its place.
+#[inline(never)]
+pub(crate) fn churn<S: Subject>(subject: &mut S, batch: &mut [u32]) {
+    for slot in batch {
+        *slot = subject.pair(*slot).expect("one was just released");
+    }
+}
+
+/// Releases each address of the batch and allocates the same again.
+#[inline(never)]
+pub(crate) fn specific<S: Subject>(subject: &mut S, batch: &mut [u32]) {
+    for index in batch {
+        subject.release(*index);
+        assert!(
+            black_box(subject.allocate_at(*index)),
+            "it was just released"
+        );
+    }
+}
+
+/// Allocates `count` addresses.
+#[inline(never)]
+pub(crate) fn fill<S: Subject>(subject: &mut S, count: usize) {
+    for _ in 0..count {
+        black_box(
+            subject
+                .allocate()
+                .expect("no more are asked for than are free"),
+        );
+    }
 }
 
 impl<S: Subject> Running<S> {
@@ -99,46 +135,38 @@ impl<S: Subject> Running<S> {
         Self {
             subject,
             live: state.live.clone(),
+            next: 0,
             dice: Dice(SEED),
         }
     }
 
-    /// Releases a random live address and allocates any, `pairs` times.
-    #[inline(never)]
-    pub(crate) fn churn(&mut self, pairs: usize) {
-        for _ in 0..pairs {
-            let at = self.dice.below(self.live.len());
-            let Some(slot) = self.live.get_mut(at) else {
-                return;
-            };
-            *slot = self.subject.pair(*slot).expect("one was just released");
+    /// Works through `pairs` of the live addresses in random order; gives the time of the work alone.
+    ///
+    /// The list of live addresses is shuffled, worked through from its beginning to its end, and
+    /// shuffled again, outside of the time. So the addresses are random, but choosing them costs a
+    /// sequential read: in a wide pool a look into the list at random would cost more than the
+    /// allocator does.
+    pub(crate) fn work(&mut self, pattern: Pattern<S>, pairs: usize) -> f64 {
+        let mut left = pairs;
+        let mut took = 0.0;
+        while left > 0 {
+            if self.next == self.live.len() {
+                shuffle(&mut self.live, &mut self.dice);
+                self.next = 0;
+            }
+            let end = self.live.len().min(self.next + left);
+            let batch = self.live.get_mut(self.next..end).unwrap_or_default();
+            took += clock::nanoseconds(|| pattern(&mut self.subject, batch));
+            left -= end - self.next;
+            self.next = end;
         }
+        took
     }
+}
 
-    /// Releases a random live address and allocates the same again, `pairs` times.
-    #[inline(never)]
-    pub(crate) fn specific(&mut self, pairs: usize) {
-        for _ in 0..pairs {
-            let at = self.dice.below(self.live.len());
-            let index = self.live.get(at).copied().unwrap_or(0);
-            self.subject.release(index);
-            assert!(
-                black_box(self.subject.allocate_at(index)),
-                "it was just released"
-            );
-        }
-    }
-
-    /// Allocates `count` addresses.
-    #[inline(never)]
-    pub(crate) fn fill(&mut self, count: usize) {
-        for _ in 0..count {
-            black_box(
-                self.subject
-                    .allocate()
-                    .expect("no more are asked for than are free"),
-            );
-        }
+fn shuffle(list: &mut [u32], dice: &mut Dice) {
+    for at in (1..list.len()).rev() {
+        list.swap(at, dice.below(at + 1));
     }
 }
 
@@ -158,7 +186,7 @@ pub(crate) trait Cell {
 /// One subject under one pattern of endless operations.
 pub(crate) struct Endless<S> {
     running: Running<S>,
-    pattern: fn(&mut Running<S>, usize),
+    pattern: Pattern<S>,
     count: usize,
     least: f64,
     heap_calls: f64,
@@ -166,13 +194,16 @@ pub(crate) struct Endless<S> {
 }
 
 impl<S: Subject> Endless<S> {
-    pub(crate) fn new(state: &State, pattern: fn(&mut Running<S>, usize)) -> Self {
+    pub(crate) fn new(state: &State, pattern: Pattern<S>) -> Self {
+        // What the list of live addresses holds is the bench's.
+        let list = state.live.clone();
         let before = heap::bytes();
         let subject = S::new(state.capacity, &state.taken);
         let on_heap = heap::bytes() - before;
         let running = Running {
             subject,
-            live: state.live.clone(),
+            live: list,
+            next: 0,
             dice: Dice(SEED),
         };
         let size = i64::try_from(size_of::<S>()).unwrap_or(i64::MAX);
@@ -185,7 +216,7 @@ impl<S: Subject> Endless<S> {
             bytes: on_heap + size,
         };
         // Wakes caches and predictors, and lets sets of several representations settle.
-        (cell.pattern)(&mut cell.running, 64);
+        cell.running.work(pattern, 64);
         cell
     }
 }
@@ -196,8 +227,10 @@ impl<S: Subject> Cell for Endless<S> {
     }
 
     fn measure(&mut self, sample: f64) {
+        // Another subject had the caches before.
+        self.running.work(self.pattern, self.count / 2);
         let calls = heap::calls();
-        let took = clock::nanoseconds(|| (self.pattern)(&mut self.running, self.count));
+        let took = self.running.work(self.pattern, self.count);
         let calls = heap::calls() - calls;
         let count = as_f64(self.count);
         self.least = self.least.min(took / count);
@@ -247,7 +280,7 @@ impl<S: Subject> Cell for Filling<S> {
 
     fn measure(&mut self, _sample: f64) {
         let mut running = Running::<S>::new(&self.state);
-        let took = clock::nanoseconds(|| running.fill(self.count));
+        let took = clock::nanoseconds(|| fill(&mut running.subject, self.count));
         self.least = self.least.min(took / as_f64(self.count));
     }
 
@@ -271,7 +304,7 @@ pub(crate) fn threads<S: Shared>(state: &State, threads: usize, pairs: usize) ->
     let mut parts: Vec<Vec<u32>> = state.live.chunks(share).map(<[u32]>::to_vec).collect();
     parts.truncate(threads);
     let ready = std::sync::Barrier::new(threads);
-    let slowest = std::thread::scope(|scope| {
+    let span = std::thread::scope(|scope| {
         let workers: Vec<_> = parts
             .iter_mut()
             .enumerate()
@@ -280,7 +313,7 @@ pub(crate) fn threads<S: Shared>(state: &State, threads: usize, pairs: usize) ->
                 scope.spawn(move || {
                     let mut dice = Dice(SEED + number as u64);
                     ready.wait();
-                    clock::nanoseconds(|| {
+                    clock::Span::of(|| {
                         for _ in 0..pairs {
                             let at = dice.below(live.len());
                             if let Some(slot) = live.get_mut(at) {
@@ -291,12 +324,12 @@ pub(crate) fn threads<S: Shared>(state: &State, threads: usize, pairs: usize) ->
                 })
             })
             .collect();
-        let times = workers
+        let spans = workers
             .into_iter()
             .map(|worker| worker.join().expect("no worker panics"));
-        times.fold(0.0, f64::max)
+        spans.reduce(clock::Span::join)
     });
-    slowest / as_f64(pairs * threads)
+    span.map_or(f64::NAN, clock::Span::nanoseconds) / as_f64(pairs * threads)
 }
 
 #[allow(

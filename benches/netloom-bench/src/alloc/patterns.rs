@@ -1,6 +1,6 @@
 //! The cells of the bench: pattern, pool, occupancy, subject.
 
-use super::measure::{Cell, Effort, Endless, Filling, Running, State, threads};
+use super::measure::{self, Cell, Effort, Endless, Filling, Pattern, State, threads};
 use super::subjects::{Limit, Mutexed, Pool, Shared, Subject};
 use crate::report::Row;
 use fixedbitset::FixedBitSet;
@@ -65,17 +65,17 @@ pub(crate) fn all(effort: Effort) -> Vec<Row> {
 
 fn churn(place: Place, state: &State, effort: Effort) -> Vec<Row> {
     let mut cells: Vec<Box<dyn Cell>> = vec![
-        endless::<Bitmap>(state, Running::churn),
-        endless::<AtomicBitmap>(state, Running::churn),
-        endless::<Pool>(state, Running::churn),
-        endless::<Limit>(state, Running::churn),
-        endless::<BitSet>(state, Running::churn),
+        endless::<Bitmap>(state, measure::churn),
+        endless::<AtomicBitmap>(state, measure::churn),
+        endless::<Pool>(state, measure::churn),
+        endless::<Limit>(state, measure::churn),
+        endless::<BitSet>(state, measure::churn),
     ];
     if everyone(place, effort) {
-        cells.push(endless::<Mutexed>(state, Running::churn));
-        cells.push(endless::<RoaringBitmap>(state, Running::churn));
-        cells.push(endless::<FixedBitSet>(state, Running::churn));
-        cells.push(endless::<BTreeSet<u32>>(state, Running::churn));
+        cells.push(endless::<Mutexed>(state, measure::churn));
+        cells.push(endless::<RoaringBitmap>(state, measure::churn));
+        cells.push(endless::<FixedBitSet>(state, measure::churn));
+        cells.push(endless::<BTreeSet<u32>>(state, measure::churn));
     }
     in_turns(&mut cells, effort);
     let mut rows = times(place, &cells);
@@ -88,17 +88,17 @@ fn churn(place: Place, state: &State, effort: Effort) -> Vec<Row> {
 
 fn specific(place: Place, state: &State, effort: Effort) -> Vec<Row> {
     let mut cells: Vec<Box<dyn Cell>> = vec![
-        endless::<Bitmap>(state, Running::specific),
-        endless::<AtomicBitmap>(state, Running::specific),
-        endless::<Pool>(state, Running::specific),
-        endless::<Limit>(state, Running::specific),
-        endless::<BitSet>(state, Running::specific),
+        endless::<Bitmap>(state, measure::specific),
+        endless::<AtomicBitmap>(state, measure::specific),
+        endless::<Pool>(state, measure::specific),
+        endless::<Limit>(state, measure::specific),
+        endless::<BitSet>(state, measure::specific),
     ];
     if everyone(place, effort) {
-        cells.push(endless::<Mutexed>(state, Running::specific));
-        cells.push(endless::<RoaringBitmap>(state, Running::specific));
-        cells.push(endless::<FixedBitSet>(state, Running::specific));
-        cells.push(endless::<BTreeSet<u32>>(state, Running::specific));
+        cells.push(endless::<Mutexed>(state, measure::specific));
+        cells.push(endless::<RoaringBitmap>(state, measure::specific));
+        cells.push(endless::<FixedBitSet>(state, measure::specific));
+        cells.push(endless::<BTreeSet<u32>>(state, measure::specific));
     }
     in_turns(&mut cells, effort);
     times(place, &cells)
@@ -149,10 +149,7 @@ fn shared<S: Shared>(place: Place, state: &State, effort: Effort) -> Vec<Row> {
     rows.into()
 }
 
-fn endless<S: Subject + 'static>(
-    state: &State,
-    pattern: fn(&mut Running<S>, usize),
-) -> Box<dyn Cell> {
+fn endless<S: Subject + 'static>(state: &State, pattern: Pattern<S>) -> Box<dyn Cell> {
     Box::new(Endless::new(state, pattern))
 }
 

@@ -189,7 +189,7 @@ impl AtomicBitmap {
             return None;
         }
         let at = self.position(place, from, to);
-        let index = match self.claim_near(at, to) {
+        let index = match self.claim_near(at, from, to) {
             Some(index) => index,
             None => self.search(at, from, to)?,
         };

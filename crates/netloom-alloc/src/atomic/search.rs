@@ -2,7 +2,7 @@
 
 use super::{AtomicBitmap, Kind};
 use crate::policy::{RANDOM_STEP, below, next_random};
-use crate::shape::{FULL, WORD_BITS, masks, near_free, split};
+use crate::shape::{FULL, RING_LEAVES_MAX, WORD_BITS, masks, near_free, ring_free, split};
 use crate::sync::{AtomicU64, Ordering, wait};
 
 /// Where a search goes on. All of it is a hint: threads that share a place may mix its two halves,
@@ -115,15 +115,16 @@ impl AtomicBitmap {
 
     /// Takes a number of the few leaves from `at` on, below `to`.
     #[inline]
-    pub(super) fn claim_near(&self, at: usize, to: usize) -> Option<usize> {
-        let leaf = |leaf| {
-            if leaf < self.shape.leaves() {
-                self.hint(leaf)
-            } else {
-                FULL
-            }
+    pub(super) fn claim_near(&self, at: usize, from: usize, to: usize) -> Option<usize> {
+        let leaves = self.shape.leaves();
+        let index = if leaves <= RING_LEAVES_MAX && to - from == self.capacity() {
+            ring_free(at, leaves, |leaf| self.hint(leaf))?
+        } else {
+            near_free(
+                at,
+                |leaf| if leaf < leaves { self.hint(leaf) } else { FULL },
+            )?
         };
-        let index = near_free(at, leaf)?;
         (index < to && self.claim_index(index)).then_some(index)
     }
 

@@ -9,7 +9,7 @@ pub(crate) use runs::{run_end, run_in_word};
 
 use crate::error::BitError;
 use crate::policy::{Policy, Start};
-use crate::shape::{FULL, Shape, WORD_BITS, masks, near_free, split};
+use crate::shape::{FULL, RING_LEAVES_MAX, Shape, WORD_BITS, masks, near_free, ring_free, split};
 use crate::{ResizeError, snapshot};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -153,7 +153,13 @@ impl Bitmap {
         }
         let at = self.start.position(from, to);
         let inside = |index: &usize| *index < to;
-        let index = match self.near_free(at).filter(inside) {
+        let whole = to - from == self.capacity();
+        let near = if whole && self.shape.leaves() <= RING_LEAVES_MAX {
+            ring_free(at, self.shape.leaves(), |leaf| self.word(leaf))
+        } else {
+            self.near_free(at).filter(inside)
+        };
+        let index = match near {
             Some(index) => index,
             None => {
                 let ahead = self.next_free(at).filter(inside);
