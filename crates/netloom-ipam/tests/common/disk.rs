@@ -91,6 +91,11 @@ impl SimDisk {
         }
     }
 
+    /// Whether the power is on.
+    pub fn is_running(&self) -> bool {
+        self.0.lock().unwrap().trouble != Trouble::PowerLostAfter(0)
+    }
+
     /// The process is killed: the kernel still has what it wrote.
     pub fn lose_process(&self) {
         self.0.lock().unwrap().trouble = Trouble::None;

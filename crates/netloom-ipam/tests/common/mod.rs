@@ -10,7 +10,7 @@ pub mod store;
 
 use netloom_core::{AddressRequest, AddressSpace, IpamError, Options, Purpose};
 use netloom_core::{Clock, Ids, Ipam, PoolGrant, PoolRequest, Timestamp, WantedPool};
-use netloom_ipam::journal::{JournalOptions, Upkeep};
+use netloom_ipam::journal::{DirDisk, JournalOptions, Upkeep};
 use netloom_ipam::{AddressManager, HostRoutes, IpamConfig, Seams};
 use netloom_types::{BootId, HostId, MacAddr, OperationId, PoolId, Subnet};
 use std::net::IpAddr;
@@ -108,6 +108,16 @@ impl Host {
             clock: Arc::default(),
             routes: Arc::default(),
             ids: Arc::new(TestIds(Mutex::new(Random(seed)))),
+        }
+    }
+
+    /// The same on real files, for a process that really dies.
+    pub fn seams_in(&self, directory: &std::path::Path) -> Seams {
+        let disk = DirDisk::open(&directory.join("journal")).unwrap();
+        Seams {
+            disk: Arc::new(disk),
+            store: Arc::new(TestStore::in_file(&directory.join("store.json"))),
+            ..self.seams()
         }
     }
 

@@ -6,6 +6,7 @@ use netloom_core::store::{
     Transaction, Version, Versioned, Watch,
 };
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// What happens to a commit.
@@ -28,9 +29,28 @@ struct Inner {
     version: u64,
     commits: u64,
     faults: VecDeque<Fault>,
+    /// Where it is kept, for tests whose process really dies.
+    file: Option<PathBuf>,
 }
 
 impl TestStore {
+    /// A store that is kept in a file.
+    pub fn in_file(path: &Path) -> Self {
+        let mut inner = Inner {
+            file: Some(path.to_owned()),
+            ..Inner::default()
+        };
+        if let Ok(bytes) = std::fs::read(path) {
+            let all: Vec<(String, u64, Vec<u8>)> = serde_json::from_slice(&bytes).unwrap();
+            inner.version = all.iter().map(|(_, v, _)| *v).max().unwrap_or(0);
+            let rows = all
+                .into_iter()
+                .map(|(k, v, b)| (Key::new(k).unwrap(), (v, b)));
+            inner.values = rows.collect();
+        }
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
     pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.0.lock().unwrap().faults.extend(faults);
     }
@@ -103,7 +123,17 @@ impl Inner {
                 Operation::CheckAbsent(_) | Operation::CheckVersion(..) => {}
             }
         }
+        self.keep();
         Ok(Committed { versions })
+    }
+
+    fn keep(&self) {
+        let Some(path) = &self.file else { return };
+        let rows = self.values.iter();
+        let rows: Vec<_> = rows.map(|(k, (v, b))| (k.as_str(), *v, b)).collect();
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, serde_json::to_vec(&rows).unwrap()).unwrap();
+        std::fs::rename(temporary, path).unwrap();
     }
 }
 
