@@ -57,6 +57,7 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RelayError {
 #[derive(Debug)]
 pub struct Relay {
     listener: UnixListener,
+    socket: PathBuf,
     shared: Arc<Shared>,
 }
 
@@ -95,6 +96,7 @@ impl Relay {
         let listener = bind(&socket)?;
         Ok(Self {
             listener,
+            socket,
             shared: Arc::new(Shared {
                 table: Mutex::new(table),
                 state,
@@ -120,6 +122,14 @@ impl Relay {
                 }
             }
         }
+    }
+}
+
+impl Drop for Relay {
+    /// A socket without a listener would look like a relay that hangs.
+    fn drop(&mut self) {
+        // Nothing can be done about a failure; the next relay replaces the socket.
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
@@ -207,7 +217,14 @@ async fn obey(shared: &Shared, request: &Request) -> Answer {
     answer
 }
 
+/// An empty list is no file, so that an uninstalled relay leaves nothing behind.
 fn write(state: &Path, ports: &[netloom_drivers::relay::Reservation]) -> std::io::Result<()> {
+    if ports.is_empty() {
+        return match std::fs::remove_file(state) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
     let text = state_text(ports).map_err(std::io::Error::other)?;
     let fresh = state.with_extension("new-list");
     std::fs::write(&fresh, text)?;

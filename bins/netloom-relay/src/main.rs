@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::Parser;
 use netloom_relay::Relay;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,6 +20,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("NETLOOM_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),

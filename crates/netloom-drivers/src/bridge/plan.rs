@@ -252,7 +252,9 @@ fn subnet_elements(subnet: Subnet, options: &BridgeOptions) -> Vec<Element> {
             None => Element::Masquerade { subnet },
         });
     }
-    if mode == GatewayMode::Nat {
+    // Answers to untranslated connections are addressed to the container itself, and this check
+    // stands before connections are known; new ones are dropped in the forward chain all the same.
+    if mode == GatewayMode::Nat && options.masquerade == Switch::On {
         elements.push(Element::Direct { subnet });
     }
     elements
