@@ -24,27 +24,46 @@ pub(crate) struct Args {
     pairs: usize,
 }
 
-/// Names with the work behind them; the counter sees only the two pattern functions.
-const WORKLOADS: [(&str, fn(usize)); 6] = [
-    ("exclusive-churn-16-50", |pairs| {
-        work(churn::<Bitmap>, (16, 50), pairs)
-    }),
-    ("exclusive-churn-16-99", |pairs| {
-        work(churn::<Bitmap>, (16, 99), pairs)
-    }),
-    ("exclusive-specific-16-50", |pairs| {
-        work(specific::<Bitmap>, (16, 50), pairs)
-    }),
-    ("atomic-churn-16-50", |pairs| {
-        work(churn::<AtomicBitmap>, (16, 50), pairs)
-    }),
-    ("atomic-churn-16-99", |pairs| {
-        work(churn::<AtomicBitmap>, (16, 99), pairs)
-    }),
-    ("pool-churn-16-50", |pairs| {
-        work(churn::<Pool>, (16, 50), pairs)
-    }),
+/// A name and the work behind it, for a number of pairs.
+type Workload = (&'static str, fn(usize));
+
+/// The counter sees only the two pattern functions of these.
+const WORKLOADS: [Workload; 6] = [
+    ("exclusive-churn-16-50", work::<Churn<Bitmap, 50>>),
+    ("exclusive-churn-16-99", work::<Churn<Bitmap, 99>>),
+    ("exclusive-specific-16-50", work::<Specific<Bitmap, 50>>),
+    ("atomic-churn-16-50", work::<Churn<AtomicBitmap, 50>>),
+    ("atomic-churn-16-99", work::<Churn<AtomicBitmap, 99>>),
+    ("pool-churn-16-50", work::<Churn<Pool, 50>>),
 ];
+
+/// What a workload does to a /16.
+trait Work {
+    type Subject: Subject;
+    const OCCUPANCY: u32;
+    const PATTERN: Pattern<Self::Subject>;
+}
+
+struct Churn<S, const OCCUPANCY: u32>(core::marker::PhantomData<S>);
+
+impl<S: Subject, const OCCUPANCY: u32> Work for Churn<S, OCCUPANCY> {
+    type Subject = S;
+    const OCCUPANCY: u32 = OCCUPANCY;
+    const PATTERN: Pattern<S> = churn::<S>;
+}
+
+struct Specific<S, const OCCUPANCY: u32>(core::marker::PhantomData<S>);
+
+impl<S: Subject, const OCCUPANCY: u32> Work for Specific<S, OCCUPANCY> {
+    type Subject = S;
+    const OCCUPANCY: u32 = OCCUPANCY;
+    const PATTERN: Pattern<S> = specific::<S>;
+}
+
+fn work<W: Work>(pairs: usize) {
+    let state = State::new(16, W::OCCUPANCY);
+    Running::<W::Subject>::new(&state).work(W::PATTERN, pairs);
+}
 
 /// Enough that the search comes round a /16 more than once at 99 %.
 const PAIRS: usize = 20_000;
@@ -71,10 +90,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     compare(&counts)
-}
-
-fn work<S: Subject>(pattern: Pattern<S>, (host_bits, occupancy): (u32, u32), pairs: usize) {
-    Running::<S>::new(&State::new(host_bits, occupancy)).work(pattern, pairs);
 }
 
 /// Instructions per pair of a workload, from a run of this program under callgrind.

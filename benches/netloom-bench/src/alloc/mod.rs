@@ -15,6 +15,10 @@ use crate::report;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub(crate) struct Args {
     /// Print one flat JSON object a line instead of the table.
     #[arg(long)]
