@@ -52,7 +52,7 @@ const AFTER_HELP: &str = "\
 Examples:
   netloomd                               run with /etc/netloom/netloom.toml, if it is there
   netloomd --log debug                   run, and say more
-  netloomd --state-dir /tmp/nl --print-config
+  netloomd --state-dir /srv/netloom --print-config
 
 Exit codes: 0 stopped cleanly, 1 failed, 2 wrong usage.";
 

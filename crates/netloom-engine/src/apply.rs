@@ -8,6 +8,7 @@ use netloom_core::{
 use netloom_types::{EndpointId, NetworkId, PortBinding};
 use tokio::sync::MutexGuard;
 
+use crate::doubt::Origin;
 use crate::engine::Inner;
 use crate::memory::{Entry, Subject};
 use crate::plan::{OnFailure, Plan, Planned, Step};
@@ -91,6 +92,12 @@ impl Inner {
     async fn step(&self, step: &Step, outcome: &mut Outcome) -> Result<(), ControlError> {
         match step {
             Step::PutNetwork(view) => self.put_network(view).await,
+            Step::NoteNetwork(view) => {
+                if let Some(entry) = self.memory().network_mut(&view.spec.id) {
+                    entry.view = view.clone();
+                }
+                Ok(())
+            }
             Step::DropNetwork(id) => self.drop_network(id).await,
             Step::PutEndpoint(view) => self.put_endpoint(view).await,
             Step::NoteEndpoint(view) => {
@@ -194,7 +201,18 @@ impl Inner {
             .write(subject, (&key, before), Change::Put(&encode))
             .await?;
         if let Written::Put(version, operation) = written {
-            self.memory().put_network(Entry {
+            let made = Origin::Made(self.parts.clock.now());
+            let mut memory = self.memory();
+            match view.state {
+                NetworkState::Creating => {
+                    memory.unconfirmed.entry(id.clone()).or_insert(made);
+                }
+                NetworkState::Ready => {
+                    memory.unconfirmed.remove(id);
+                }
+                NetworkState::Deleting => {}
+            }
+            memory.put_network(Entry {
                 view: view.clone(),
                 version,
                 operation,
@@ -294,6 +312,7 @@ impl Inner {
                 }
             }
             Step::PutNetwork(_)
+            | Step::NoteNetwork(_)
             | Step::PutEndpoint(_)
             | Step::NoteEndpoint(_)
             | Step::Build(_)
@@ -310,6 +329,7 @@ impl Step {
     fn is_record(&self) -> bool {
         match self {
             Self::PutNetwork(_)
+            | Self::NoteNetwork(_)
             | Self::DropNetwork(_)
             | Self::PutEndpoint(_)
             | Self::NoteEndpoint(_)

@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use netloom_core::{
-    Attachment, ControlError, Controller, EndpointGrant, EndpointSpec, EndpointView, Finding,
-    NetworkSpec, NetworkView, PublishedPort, SandboxRef, crash_point,
+    Attachment, ControlError, Controller, DriverError, EndpointGrant, EndpointSpec, EndpointView,
+    Finding, NetworkSpec, NetworkView, PublishedPort, SandboxRef, crash_point,
 };
 use netloom_types::{EndpointId, NetworkId, PortBinding};
 use std::future::Future;
@@ -42,6 +42,22 @@ impl Inner {
     async fn create_network(&self, spec: NetworkSpec) -> Result<(), ControlError> {
         self.may_build()?;
         let _world = self.world.read().await;
+        let refused = match self.admit_network(spec.clone()).await {
+            Err(error @ ControlError::Driver(DriverError::Conflict(_))) => error,
+            result => return result,
+        };
+        // Nothing is locked here: the ones in the way are locked one by one.
+        let rivals = self.doubtful_rivals(&spec);
+        if rivals.is_empty() {
+            return Err(refused);
+        }
+        for rival in rivals {
+            self.remove_doubtful(&rival).await?;
+        }
+        self.admit_network(spec).await
+    }
+
+    async fn admit_network(&self, spec: NetworkSpec) -> Result<(), ControlError> {
         let _lock = self.networks.write(&spec.id).await;
         self.refresh_network(&spec.id).await?;
         let admitted = self.admission.lock().await;
@@ -62,6 +78,11 @@ impl Inner {
 
     pub(crate) async fn delete_network(&self, id: &NetworkId) -> Result<(), ControlError> {
         let _lock = self.networks.write(id).await;
+        self.delete_locked_network(id).await
+    }
+
+    /// Removes a network whose lock the caller holds.
+    pub(crate) async fn delete_locked_network(&self, id: &NetworkId) -> Result<(), ControlError> {
         self.refresh_network(id).await?;
         let (network, members) = {
             let memory = self.memory();

@@ -2,7 +2,7 @@
 
 use netloom_core::store::{Key, Store, StoreError};
 use netloom_core::{
-    Clock, ControlError, DesiredEndpoint, Driver, EndpointState, EndpointView, Ids,
+    Clock, ControlError, DesiredEndpoint, Driver, EndpointState, EndpointView, Ids, NetworkState,
 };
 use netloom_types::{BootId, EndpointId, NetworkId};
 use std::fmt;
@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::RwLock;
 
+use crate::doubt::Origin;
 use crate::locks::Locks;
 use crate::memory::{Entry, Memory, Subject};
 use crate::record::{
@@ -101,6 +102,10 @@ impl Engine {
             let stored = decode_network(&found.value)
                 .and_then(|stored| matches_key(&key, network_key(&stored.view.spec.id), stored))
                 .map_err(|source| OpenError::Record { key, source })?;
+            if stored.view.state == NetworkState::Creating {
+                let id = stored.view.spec.id.clone();
+                memory.unconfirmed.insert(id, Origin::Loaded);
+            }
             memory.put_network(Entry {
                 view: stored.view,
                 version: found.version,

@@ -35,6 +35,7 @@
 
 mod apply;
 mod control;
+mod doubt;
 mod engine;
 mod locks;
 mod memory;

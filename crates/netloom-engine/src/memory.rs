@@ -8,6 +8,8 @@ use netloom_core::{
 use netloom_types::{EndpointId, NetworkId, OperationId};
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::doubt::Unconfirmed;
+
 /// Which object. Endpoints come first, so that whatever goes through a set of them takes the
 /// endpoints of a network away before the network.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +33,8 @@ pub(crate) struct Memory {
     networks: BTreeMap<NetworkId, Entry<NetworkView>>,
     endpoints: BTreeMap<EndpointId, Entry<EndpointView>>,
     members: BTreeMap<NetworkId, BTreeSet<EndpointId>>,
+    /// Networks that Docker has not been seen to have.
+    pub(crate) unconfirmed: Unconfirmed,
     /// Records that have to be read again before anything is decided about them.
     pub(crate) doubtful: BTreeSet<Subject>,
 }
@@ -64,6 +68,7 @@ impl Memory {
     }
 
     pub(crate) fn drop_network(&mut self, id: &NetworkId) {
+        self.unconfirmed.remove(id);
         self.networks.remove(id);
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::apply::chain;
 use crate::engine::{Engine, Inner};
 use crate::memory::Subject;
-use crate::plan::{Event, Step};
+use crate::plan::Event;
 
 impl Engine {
     /// Takes everything of ours out of the kernel, and builds nothing any more until the next
@@ -58,7 +58,7 @@ impl Inner {
             match driver.reconcile(&desired).await {
                 Ok(found) => {
                     findings.extend(found);
-                    self.mark_built(driver.name()).await;
+                    self.mark_built(driver.name());
                 }
                 Err(error) => {
                     tracing::error!(
@@ -143,36 +143,27 @@ impl Inner {
     }
 
     /// The kernel holds all of what was being built: says so.
-    async fn mark_built(&self, driver: &str) {
-        let (networks, endpoints) = {
-            let memory = self.memory();
-            let networks: Vec<_> = memory
-                .networks()
-                .map(|entry| entry.view.clone())
-                .filter(|v| v.spec.driver == driver && v.state == NetworkState::Creating)
-                .collect();
-            let endpoints: Vec<_> = memory
-                .endpoints()
-                .map(|entry| entry.view.clone())
-                .filter(|view| view.state == EndpointState::Joining)
-                .collect();
-            (networks, endpoints)
-        };
-        for mut view in networks {
-            view.state = NetworkState::Ready;
-            if let Err(error) = self.record(Step::PutNetwork(view)).await {
-                tracing::warn!(
-                    error = chain(&error),
-                    "a rebuilt network is not on record yet"
-                );
+    fn mark_built(&self, driver: &str) {
+        let mut memory = self.memory();
+        let networks: Vec<_> = memory
+            .networks()
+            .map(|entry| &entry.view)
+            .filter(|v| v.spec.driver == driver && v.state == NetworkState::Creating)
+            .map(|view| view.spec.id.clone())
+            .collect();
+        for id in networks {
+            if let Some(entry) = memory.network_mut(&id) {
+                entry.view.state = NetworkState::Ready;
             }
         }
-        let mut memory = self.memory();
-        for mut view in endpoints {
-            view.state = EndpointState::Joined;
-            let id = view.endpoint.spec.id.clone();
+        let endpoints: Vec<_> = memory
+            .endpoints()
+            .filter(|entry| entry.view.state == EndpointState::Joining)
+            .map(|entry| entry.view.endpoint.spec.id.clone())
+            .collect();
+        for id in endpoints {
             if let Some(entry) = memory.endpoint_mut(&id) {
-                entry.view = view;
+                entry.view.state = EndpointState::Joined;
             }
         }
     }

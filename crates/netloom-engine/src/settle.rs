@@ -129,6 +129,7 @@ impl Engine {
         remedy: Remedy,
     ) -> Result<Vec<Finding>, ControlError> {
         self.run(move |inner| async move {
+            inner.confirm_networks(&runtime).await;
             let unknown = unknown_to(&runtime, &inner);
             let operations = unknown
                 .iter()

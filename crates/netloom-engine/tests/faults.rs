@@ -7,7 +7,7 @@
 
 mod support;
 
-use netloom_core::{ControlError, Controller, EndpointState, NetworkState};
+use netloom_core::{ControlError, Controller, EndpointState, NetworkSpec, NetworkState};
 use netloom_engine::Engine;
 use support::{Fault, Host, eid, endpoint, network, nid, sandbox};
 
@@ -53,9 +53,9 @@ async fn perform(engine: &Engine, call: Call) -> Result<(), ControlError> {
 /// Gives the engine that read them: from now on it is the one that owns the store.
 async fn reopened(host: &Host, engine: &Engine, context: &str) -> Engine {
     let again = host.start().await;
-    assert_eq!(again.networks().await, engine.networks().await, "{context}");
     let kernel = host.driver.kernel();
     again.reconcile().await.unwrap();
+    assert_eq!(again.networks().await, engine.networks().await, "{context}");
     assert_eq!(host.driver.kernel(), kernel, "{context}");
     again
 }
@@ -218,23 +218,88 @@ async fn a_second_death_during_recovery_changes_nothing() {
     }
 }
 
-#[tokio::test]
-async fn an_undo_that_fails_is_reported_and_finished_by_reconciliation() {
-    let host = Host::new();
+/// Makes network 1, dies before the answer, and starts again.
+async fn created_without_an_answer(host: &Host) -> Engine {
     let engine = host.start().await;
-    // Steps: record, build, record; the third fails, and so does the undo of the second.
-    host.spoiler.arm(3, Fault::DiesBefore);
+    host.spoiler.arm(2, Fault::DiesAfter);
     tokio::select! {
         _ = engine.create_network(network(1)) => panic!("it should have died"),
         () = host.spoiler.death() => {}
     }
     host.spoiler.disarm();
     let engine = host.start().await;
-    let states: Vec<_> = engine.networks().await.iter().map(|n| n.state).collect();
-    assert_eq!(states, [NetworkState::Creating]);
     engine.reconcile().await.unwrap();
+    engine
+}
+
+#[tokio::test]
+async fn a_network_whose_answer_was_lost_is_built_because_docker_may_have_it() {
+    let host = Host::new();
+    let engine = created_without_an_answer(&host).await;
     let states: Vec<_> = engine.networks().await.iter().map(|n| n.state).collect();
-    assert_eq!(states, [NetworkState::Ready], "Docker may have the answer");
+    assert_eq!(states, [NetworkState::Ready]);
+    assert_eq!(host.driver.kernel().networks.len(), 1);
+}
+
+/// Another id with the same subnet: what `docker network create` sends when it is repeated.
+fn repeated() -> NetworkSpec {
+    NetworkSpec {
+        id: nid(2),
+        ..network(1)
+    }
+}
+
+#[tokio::test]
+async fn the_repeat_of_a_command_takes_the_place_of_what_docker_got_no_answer_to() {
+    let host = Host::new();
+    let engine = created_without_an_answer(&host).await;
+    engine.create_network(repeated()).await.unwrap();
+    let ids: Vec<_> = engine
+        .networks()
+        .await
+        .into_iter()
+        .map(|n| n.spec.id)
+        .collect();
+    assert_eq!(ids, [nid(2)]);
+    assert_eq!(host.driver.kernel().networks, [nid(2)].into());
+}
+
+#[tokio::test]
+async fn a_network_that_docker_has_or_uses_gives_way_to_none() {
+    let host = Host::new();
+    let engine = created_without_an_answer(&host).await;
+    engine.create_endpoint(endpoint(1, 1)).await.unwrap();
+    assert!(engine.create_network(repeated()).await.is_err());
+
+    let host = Host::new();
+    let engine = created_without_an_answer(&host).await;
+    let known = netloom_core::RuntimeNetwork {
+        id: nid(1),
+        name: "one".into(),
+        driver: netloom_core::Provider::Ours,
+        ipam: netloom_core::Provider::Ours,
+        subnets: vec![],
+        auxiliary: vec![],
+        endpoints: vec![],
+    };
+    let settled = engine.settle(vec![known], netloom_engine::Remedy::Remove);
+    settled.await.unwrap();
+    assert!(engine.create_network(repeated()).await.is_err());
+    // Docker was seen to know it: so the next start knows, too.
+    let engine = host.start().await;
+    engine.reconcile().await.unwrap();
+    assert!(engine.create_network(repeated()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_network_that_was_just_made_is_given_time_to_be_known() {
+    let host = Host::new();
+    let engine = host.start().await;
+    engine.create_network(network(1)).await.unwrap();
+    host.clock.advance(std::time::Duration::from_secs(14));
+    assert!(engine.create_network(repeated()).await.is_err());
+    host.clock.advance(std::time::Duration::from_secs(1));
+    engine.create_network(repeated()).await.unwrap();
 }
 
 #[tokio::test]

@@ -44,6 +44,8 @@ pub enum Event {
 pub enum Step {
     /// Write a network's record.
     PutNetwork(NetworkView),
+    /// Change a network in memory alone: the record says the same by the rules of recovery.
+    NoteNetwork(NetworkView),
     /// Remove a network's record.
     DropNetwork(NetworkId),
     /// Write an endpoint's record.
@@ -194,7 +196,9 @@ fn create_network(
                 Some(Step::DropNetwork(spec.id.clone())),
             ),
             (Step::Build(spec.clone()), Some(Step::Raze(spec.clone()))),
-            (Step::PutNetwork(view(ready, created)), None),
+            // The record stays `creating`, which recovery builds, until Docker was seen to know the
+            // network: the answer to this request may be lost.
+            (Step::NoteNetwork(view(ready, created)), None),
         ],
     ))
 }

@@ -256,10 +256,15 @@ impl Driver for FakeDriver {
 
     fn validate_network(&self, n: &NetworkSpec, others: &[NetworkSpec]) -> Result<(), DriverError> {
         let bridge = n.options.get("bridge");
-        match others
-            .iter()
-            .find(|o| bridge.is_some() && o.options.get("bridge") == bridge)
-        {
+        let overlaps = |other: &NetworkSpec| {
+            let mut pairs = n
+                .subnets
+                .iter()
+                .flat_map(|a| other.subnets.iter().map(move |b| (a, b)));
+            pairs.any(|(a, b)| a.subnet.overlaps(b.subnet))
+        };
+        let same = |o: &NetworkSpec| bridge.is_some() && o.options.get("bridge") == bridge;
+        match others.iter().find(|other| overlaps(other) || same(other)) {
             Some(other) => Err(DriverError::Conflict(format!("{} has it", other.id))),
             None => Ok(()),
         }
