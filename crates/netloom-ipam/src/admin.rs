@@ -1,6 +1,6 @@
 //! Management of pools, for people and for the background.
 
-use crate::core::{Core, bounded, occupied, told};
+use crate::book::{Book, bounded, occupied, told};
 use crate::event::{Event, Slot, SlotState};
 use crate::live::Live;
 use crate::manager::{AddressManager, settle};
@@ -19,23 +19,23 @@ use std::net::IpAddr;
 #[async_trait]
 impl IpamAdmin for AddressManager {
     async fn pools(&self) -> Vec<PoolView> {
-        let core = self.core();
-        let mut views: Vec<_> = core
+        let book = self.book();
+        let mut views: Vec<_> = book
             .pools
             .values()
-            .filter_map(|live| Some(pool_view(live, core.table.pools.get(&live.number)?)))
+            .filter_map(|live| Some(pool_view(live, book.table.pools.get(&live.number)?)))
             .collect();
         views.sort_by_key(|view| (view.subnet, view.space));
         views
     }
 
     async fn addresses(&self, subnet: Subnet) -> Result<Vec<AddressView>, IpamError> {
-        let core = self.core();
+        let book = self.book();
         let mut views = Vec::new();
         let mut known = false;
-        for live in core.pools.values().filter(|l| l.key.subnet == subnet) {
+        for live in book.pools.values().filter(|l| l.key.subnet == subnet) {
             known = true;
-            if let Some(ledger) = core.table.pools.get(&live.number) {
+            if let Some(ledger) = book.table.pools.get(&live.number) {
                 views.extend(address_views(live, ledger));
             }
         }
@@ -48,7 +48,7 @@ impl IpamAdmin for AddressManager {
 
     async fn reserve(&self, reservation: Reservation) -> Result<(), IpamError> {
         self.ready().await?;
-        let ticket = self.core().reserve(reservation)?;
+        let ticket = self.book().reserve(reservation)?;
         crash_point!("ipam.reserve.noted");
         settle(ticket).await
     }
@@ -56,9 +56,9 @@ impl IpamAdmin for AddressManager {
     async fn unreserve(&self, ip: IpAddr) -> Result<(), IpamError> {
         self.ready().await?;
         let ticket = {
-            let mut core = self.core();
-            let (pool, index) = core.reserved_at(ip)?;
-            core.note(Event::Unreserved { pool, index })?
+            let mut book = self.book();
+            let (pool, index) = book.reserved_at(ip)?;
+            book.note(Event::Unreserved { pool, index })?
         };
         settle(Some(ticket)).await
     }
@@ -84,7 +84,7 @@ impl IpamAdmin for AddressManager {
     }
 }
 
-impl Core {
+impl Book {
     fn reserve(
         &mut self,
         reservation: Reservation,

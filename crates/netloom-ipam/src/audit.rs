@@ -1,7 +1,7 @@
 //! Comparing the journal with what the runtime, the engine and the kernel show. Pure: it looks and
 //! names, and changes nothing.
 
-use crate::core::Core;
+use crate::book::Book;
 use crate::event::SlotState;
 use crate::records::ReferenceState;
 use crate::sightings::Subject;
@@ -64,11 +64,11 @@ impl Trouble {
 }
 
 /// All that the truths disagree about, in order of address.
-pub(crate) fn survey(core: &Core, evidence: &Evidence, host: &str) -> Vec<Trouble> {
+pub(crate) fn survey(book: &Book, evidence: &Evidence, host: &str) -> Vec<Trouble> {
     let shown = Shown::new(evidence);
     let mut found = Vec::new();
-    for live in core.pools.values() {
-        let Some(ledger) = core.table.pools.get(&live.number) else {
+    for live in book.pools.values() {
+        let Some(ledger) = book.table.pools.get(&live.number) else {
             continue;
         };
         let mut indices: Vec<_> = ledger.slots.keys().copied().collect();
@@ -95,11 +95,11 @@ pub(crate) fn survey(core: &Core, evidence: &Evidence, host: &str) -> Vec<Troubl
             }
         }
     }
-    found.extend(unrecorded(core, &shown));
-    found.extend(shown.duplicates(core));
+    found.extend(unrecorded(book, &shown));
+    found.extend(shown.duplicates(book));
     if let Some(networks) = &evidence.runtime {
-        found.extend(stray_references(core, networks, host));
-        found.extend(unknown_networks(core, networks));
+        found.extend(stray_references(book, networks, host));
+        found.extend(unknown_networks(book, networks));
     }
     found
 }
@@ -178,10 +178,10 @@ impl Shown {
 
     /// Addresses that one source shows more than once. A shared pool's gateway stands on every
     /// bridge by design.
-    fn duplicates(&self, core: &Core) -> Vec<Trouble> {
+    fn duplicates(&self, book: &Book) -> Vec<Trouble> {
         let mut twice: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         for ((_, ip), who) in &self.users {
-            let ours = core.pools.iter().find(|(key, _)| key.subnet.contains(*ip));
+            let ours = book.pools.iter().find(|(key, _)| key.subnet.contains(*ip));
             let counts = ours.is_some_and(|(_, live)| live.gateway != Some(*ip));
             let known = twice.get(ip).map_or(1, Vec::len);
             if counts && who.len() > known {
@@ -199,10 +199,10 @@ fn is_ours(network: &&RuntimeNetwork) -> bool {
     network.ipam == Provider::Ours
 }
 
-fn unrecorded(core: &Core, shown: &Shown) -> Vec<Trouble> {
+fn unrecorded(book: &Book, shown: &Shown) -> Vec<Trouble> {
     let mut found = Vec::new();
     for (ip, (mac, by)) in &shown.live {
-        let holders: Vec<_> = core
+        let holders: Vec<_> = book
             .pools
             .iter()
             .filter(|(key, _)| key.subnet.contains(*ip))
@@ -210,7 +210,7 @@ fn unrecorded(core: &Core, shown: &Shown) -> Vec<Trouble> {
         let mut cooling = false;
         let recorded = holders.iter().any(|(key, live)| {
             let index = key.subnet.index_of(*ip).unwrap_or_default();
-            let ledger = core.table.pools.get(&live.number);
+            let ledger = book.table.pools.get(&live.number);
             cooling |= ledger.is_some_and(|l| l.cooling.contains(index));
             live.gateway == Some(*ip)
                 || live.is_auxiliary(*ip)
@@ -231,9 +231,9 @@ fn unrecorded(core: &Core, shown: &Shown) -> Vec<Trouble> {
 
 /// References that outnumber the runtime's networks. As long as one network uses the pool, only
 /// references that nobody used can be told to be stray.
-fn stray_references(core: &Core, networks: &[RuntimeNetwork], host: &str) -> Vec<Trouble> {
+fn stray_references(book: &Book, networks: &[RuntimeNetwork], host: &str) -> Vec<Trouble> {
     let mut found = Vec::new();
-    for live in core.pools.values() {
+    for live in book.pools.values() {
         let uses = |n: &&RuntimeNetwork| n.subnets.iter().any(|(s, _)| *s == live.key.subnet);
         let count = networks.iter().filter(is_ours).filter(uses).count();
         let own: Vec<_> = live
@@ -256,8 +256,8 @@ fn stray_references(core: &Core, networks: &[RuntimeNetwork], host: &str) -> Vec
     found
 }
 
-fn unknown_networks(core: &Core, networks: &[RuntimeNetwork]) -> Vec<Trouble> {
-    let known: BTreeSet<_> = core.pools.keys().map(|key| key.subnet).collect();
+fn unknown_networks(book: &Book, networks: &[RuntimeNetwork]) -> Vec<Trouble> {
+    let known: BTreeSet<_> = book.pools.keys().map(|key| key.subnet).collect();
     let ours = networks.iter().filter(is_ours);
     ours.flat_map(|network| {
         let strange = network.subnets.iter().filter(|(s, _)| !known.contains(s));

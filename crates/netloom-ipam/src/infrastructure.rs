@@ -1,7 +1,7 @@
 //! Gateways and auxiliary addresses: records of the pool in the store, owned by no host; and the
 //! first use of a reference, which is when it starts to count.
 
-use crate::core::{occupied, unknown_reference};
+use crate::book::{occupied, unknown_reference};
 use crate::live::gateway_held_by_others;
 use crate::manager::AddressManager;
 use crate::pools::contended;
@@ -35,7 +35,7 @@ impl AddressManager {
             let stored = self.registry.pool(reference.pool).await?;
             let stored = stored.ok_or_else(|| unknown_reference(reference))?;
             // Whatever an unknown outcome left open before is settled from here.
-            self.core().follow(&stored)?;
+            self.book().follow(&stored)?;
             let known = stored.references.get(&reference.nonce);
             let known = known.ok_or_else(|| unknown_reference(reference))?;
             if known.record.state == ReferenceState::Offered {
@@ -185,7 +185,7 @@ impl AddressManager {
             },
             Want::Auxiliary(ip) => {
                 let known = self
-                    .core()
+                    .book()
                     .pools
                     .get(&stored.key)
                     .is_some_and(|live| live.is_auxiliary(ip));
@@ -198,10 +198,10 @@ impl AddressManager {
     }
 
     fn hold(&self, pool: PoolKey, ip: IpAddr, role: Role) -> Result<IpAddr, IpamError> {
-        let mut core = self.core();
-        let core = &mut *core;
-        let live = core.pools.get_mut(&pool).ok_or_else(contended)?;
-        let ledger = core
+        let mut book = self.book();
+        let book = &mut *book;
+        let live = book.pools.get_mut(&pool).ok_or_else(contended)?;
+        let ledger = book
             .table
             .pools
             .get_mut(&live.number)
@@ -213,7 +213,7 @@ impl AddressManager {
         if let Some(holder) = holder {
             let told = match holder {
                 ReservedFor::Explicit => "explicit requests of containers".to_owned(),
-                other => crate::core::told(other),
+                other => crate::book::told(other),
             };
             return Err(IpamError::InUse(format!(
                 "{ip} is reserved for {told}; end that with `netloom address release {ip}` first"

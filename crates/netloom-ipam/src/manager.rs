@@ -1,7 +1,7 @@
 //! The address manager: the traits' methods, each a short story of memory, store and journal.
 
+use crate::book::{Book, Refusal, Wish, not_journalled, unknown_reference};
 use crate::config::{HostRoutes, IpamConfig, Seams};
-use crate::core::{Core, Refusal, Wish, not_journalled, unknown_reference};
 use crate::infrastructure::Want;
 use crate::journal::{Disk, Journal, JournalError, Ticket};
 use crate::registry::Registry;
@@ -32,7 +32,7 @@ pub struct AddressManager {
     pub(crate) registry: Registry,
     /// One change of pools at a time; addresses do not wait for it.
     pub(crate) changes: tokio::sync::Mutex<()>,
-    core: Mutex<Core>,
+    book: Mutex<Book>,
     sightings: Mutex<Sightings>,
     /// Names of networks by subnet, as far as the runtime told them, for error texts.
     names: Mutex<BTreeMap<Subnet, String>>,
@@ -60,7 +60,7 @@ impl AddressManager {
             config.host.clone(),
             config.boot.clone(),
         )?;
-        let core = load(&config, &disk, &ids, &registry).await?;
+        let book = load(&config, &disk, &ids, &registry).await?;
         Ok(Self {
             config,
             disk,
@@ -69,14 +69,14 @@ impl AddressManager {
             ids,
             registry,
             changes: tokio::sync::Mutex::default(),
-            core: Mutex::new(core),
+            book: Mutex::new(book),
             sightings: Mutex::default(),
             names: Mutex::default(),
         })
     }
 
-    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn sightings(&self) -> MutexGuard<'_, Sightings> {
@@ -91,16 +91,16 @@ impl AddressManager {
     /// Once the disk was full, what the memory holds is ahead of the journal: start over from what
     /// is durable. Every other failure of the journal stays.
     pub(crate) async fn ready(&self) -> Result<(), IpamError> {
-        let failure = self.core().journal.failure();
+        let failure = self.book().journal.failure();
         match failure.as_deref() {
             None => return Ok(()),
             Some(JournalError::Full { .. }) => {}
             Some(_) => return Err(failure.map_or_else(gone, not_journalled)),
         }
         let _one_at_a_time = self.changes.lock().await;
-        if self.core().journal.failure().is_some() {
-            let core = load(&self.config, &self.disk, &self.ids, &self.registry).await?;
-            *self.core() = core;
+        if self.book().journal.failure().is_some() {
+            let book = load(&self.config, &self.disk, &self.ids, &self.registry).await?;
+            *self.book() = book;
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl AddressManager {
             hint: None,
         };
         for _ in 0..STEPS_MAX {
-            let taken = self.core().take(reference, &wish);
+            let taken = self.book().take(reference, &wish);
             match taken {
                 Ok((ip, ticket)) => {
                     settle(ticket).await?;
@@ -134,7 +134,7 @@ impl AddressManager {
                 }) => {
                     let pool = reference.pool;
                     self.registry.claim_chunk(pool, generation, chunk).await?;
-                    if let Some(live) = self.core().pools.get_mut(&pool) {
+                    if let Some(live) = self.book().pools.get_mut(&pool) {
                         live.owned.insert(chunk);
                     }
                     wish.hint = Some(chosen);
@@ -195,13 +195,13 @@ impl Ipam for AddressManager {
             return Ok(());
         };
         let held = self
-            .core()
+            .book()
             .live(reference)
             .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
         if held {
             self.drop_infrastructure(reference, ip).await?;
         } else {
-            let ticket = self.core().release(reference, ip)?;
+            let ticket = self.book().release(reference, ip)?;
             settle(ticket).await?;
         }
         crash_point!("ipam.reply.release_address");
@@ -210,7 +210,7 @@ impl Ipam for AddressManager {
 
     async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
         self.ready().await?;
-        let ticket = self.core().confirm(ip, mac)?;
+        let ticket = self.book().confirm(ip, mac)?;
         settle(ticket).await?;
         crash_point!("ipam.reply.confirm");
         Ok(())
@@ -230,7 +230,7 @@ async fn load(
     disk: &Arc<dyn Disk>,
     ids: &Arc<dyn Ids>,
     registry: &Registry,
-) -> Result<Core, IpamError> {
+) -> Result<Book, IpamError> {
     let opened = Journal::open::<Table>(Arc::clone(disk), Arc::clone(ids), config.journal);
     let (journal, table) = opened.map_err(|e| IpamError::Unavailable {
         what: "the address journal could not be opened".to_owned(),
@@ -239,7 +239,7 @@ async fn load(
     registry.enlist(journal.id()).await?;
     let mut stored = registry.pools(AddressSpace::Local).await?;
     stored.extend(registry.pools(AddressSpace::Global).await?);
-    Core::new(journal, table, &stored)
+    Book::new(journal, table, &stored)
 }
 
 fn gone() -> IpamError {

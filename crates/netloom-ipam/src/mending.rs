@@ -2,7 +2,7 @@
 //! people.
 
 use crate::audit::{Trouble, Use, names, survey};
-use crate::core::{Core, bounded};
+use crate::book::{Book, bounded};
 use crate::event::{Event, Slot, SlotState};
 use crate::manager::{AddressManager, settle};
 use crate::records::ReferenceState;
@@ -32,7 +32,7 @@ impl AddressManager {
         if evidence.runtime.is_some() {
             *self.names() = names(evidence);
         }
-        let troubles = survey(&self.core(), evidence, self.registry.host());
+        let troubles = survey(&self.book(), evidence, self.registry.host());
         let now = self.clock.monotonic();
         let subjects = troubles.iter().filter_map(Trouble::subject);
         self.sightings().note(subjects, now);
@@ -44,7 +44,12 @@ impl AddressManager {
             let ripe = self.is_ripe(trouble.subject(), now);
             let mended = (ripe || matches!(trouble, Trouble::Attested(_)))
                 && self.mend(&trouble, reach).await?;
-            if let Some(finding) = self.finding(&trouble, mended, now) {
+            let repair = if mended {
+                Repair::Done
+            } else {
+                Repair::ByRepair
+            };
+            if let Some(finding) = self.finding(&trouble, repair, now) {
                 findings.push(finding);
             }
         }
@@ -55,8 +60,8 @@ impl AddressManager {
     /// name need not wait for the grace time, because its own endpoint confirms with a link
     /// address of its own, and the former one's would be refused.
     fn note_unanswered(&self, troubles: &[Trouble]) {
-        let mut core = self.core();
-        let before = core.answered_after;
+        let mut book = self.book();
+        let before = book.answered_after;
         let unanswered = troubles.iter().filter_map(|trouble| match trouble {
             Trouble::Unused(used)
                 if used.state == SlotState::InDoubt && used.operation <= before =>
@@ -65,7 +70,7 @@ impl AddressManager {
             }
             _ => None,
         });
-        core.unanswered = unanswered.collect();
+        book.unanswered = unanswered.collect();
     }
 
     fn is_ripe(&self, subject: Option<Subject>, now: Duration) -> bool {
@@ -109,11 +114,11 @@ impl AddressManager {
 
     async fn release_use(&self, used: &Use) -> Result<bool, IpamError> {
         let ticket = {
-            let mut core = self.core();
-            if !still(&core, used) {
+            let mut book = self.book();
+            if !still(&book, used) {
                 return Ok(true);
             }
-            core.free(used.pool, used.index, used.operation)?
+            book.free(used.pool, used.index, used.operation)?
         };
         settle(Some(ticket)).await?;
         Ok(true)
@@ -121,11 +126,11 @@ impl AddressManager {
 
     async fn confirm_use(&self, used: &Use) -> Result<bool, IpamError> {
         let ticket = {
-            let mut core = self.core();
-            if !still(&core, used) {
+            let mut book = self.book();
+            if !still(&book, used) {
                 return Ok(true);
             }
-            core.note(Event::Confirmed {
+            book.note(Event::Confirmed {
                 pool: used.pool,
                 index: used.index,
                 operation: used.operation,
@@ -145,13 +150,13 @@ impl AddressManager {
         by: &str,
     ) -> Result<bool, IpamError> {
         let ticket = {
-            let mut core = self.core();
-            let core = &mut *core;
-            let Some((number, index)) = core.locate(pool, ip) else {
+            let mut book = self.book();
+            let book = &mut *book;
+            let Some((number, index)) = book.locate(pool, ip) else {
                 return Ok(true);
             };
             let (Some(live), Some(ledger)) =
-                (core.pools.get_mut(&pool), core.table.pools.get(&number))
+                (book.pools.get_mut(&pool), book.table.pools.get(&number))
             else {
                 return Ok(true);
             };
@@ -161,14 +166,14 @@ impl AddressManager {
             // Its bit is set already when it cools down or is reserved.
             let _ = live.addresses.allocate_at(ip);
             let slot = Slot {
-                operation: core.table.next_operation(),
+                operation: book.table.next_operation(),
                 reference: live.used_references().next().unwrap_or_default(),
                 since: self.clock.now(),
                 state: SlotState::Endpoint,
                 mac,
                 name: Some(bounded(by)),
             };
-            core.note(Event::Taken {
+            book.note(Event::Taken {
                 pool: number,
                 index,
                 slot,
@@ -178,12 +183,7 @@ impl AddressManager {
         Ok(true)
     }
 
-    fn finding(&self, trouble: &Trouble, mended: bool, now: Duration) -> Option<Finding> {
-        let repair = if mended {
-            Repair::Done
-        } else {
-            Repair::ByRepair
-        };
+    fn finding(&self, trouble: &Trouble, repair: Repair, now: Duration) -> Option<Finding> {
         let grace = self.config.settle_after;
         let next_step = "netloom audit --repair".to_owned();
         match trouble {
@@ -192,7 +192,7 @@ impl AddressManager {
                 let in_doubt = used.state == SlotState::InDoubt;
                 // In doubt is no disorder before its end is overdue.
                 let due = if in_doubt { 3 * grace } else { SETTLING };
-                let told = self.age(used.since) >= due && !(in_doubt && mended);
+                let told = self.age(used.since) >= due && !(in_doubt && repair == Repair::Done);
                 told.then(|| Finding {
                     kind: FindingKind::StrayAddress,
                     subject: used.ip.to_string(),
@@ -251,8 +251,8 @@ impl AddressManager {
 }
 
 /// The re-check right before: only the very use that was looked at, in the state that it had.
-fn still(core: &Core, used: &Use) -> bool {
-    let ledger = core.table.pools.get(&used.pool);
+fn still(book: &Book, used: &Use) -> bool {
+    let ledger = book.table.pools.get(&used.pool);
     ledger
         .and_then(|l| l.slots.get(&used.index))
         .is_some_and(|s| s.operation == used.operation && s.state == used.state)

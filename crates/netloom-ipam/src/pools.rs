@@ -64,7 +64,7 @@ impl AddressManager {
             };
             let Some(known) = stored.references.get(&reference.nonce) else {
                 // Given back before; a memory that did not hear of it follows now.
-                return self.core().follow(&stored);
+                return self.book().follow(&stored);
             };
             let last = stored.references.len() == 1;
             let kept = |_: &_| gateway_held_by_others(&stored, reference.nonce);
@@ -100,7 +100,7 @@ impl AddressManager {
     /// Reads a pool again and brings the memory in line with it.
     pub(crate) async fn follow_store(&self, pool: PoolKey) -> Result<(), IpamError> {
         match self.registry.pool(pool).await? {
-            Some(stored) => self.core().follow(&stored),
+            Some(stored) => self.book().follow(&stored),
             None => Ok(()),
         }
     }

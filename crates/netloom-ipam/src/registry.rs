@@ -93,8 +93,8 @@ impl Registry {
         let listed = self.store.list(&self.keys.pools(space)).await;
         let mut pools = Vec::new();
         for (key, value) in listed.map_err(unreadable)? {
-            let subnet = Keys::subnet_of(&key)
-                .ok_or_else(|| damaged(&key, "does not name a subnet".to_owned()))?;
+            let subnet =
+                Keys::subnet_of(&key).ok_or_else(|| damaged(&key, "does not name a subnet"))?;
             let pool = decode::<PoolRecord>(&key, &value.value, value.version)?;
             let key = PoolKey { space, subnet };
             let references = self.references(key).await?;
@@ -126,8 +126,8 @@ impl Registry {
         let listed = self.store.list(&self.keys.references(key)).await;
         let mut references = BTreeMap::new();
         for (name, value) in listed.map_err(unreadable)? {
-            let nonce = Keys::nonce_of(&name)
-                .ok_or_else(|| damaged(&name, "does not name a reference".to_owned()))?;
+            let nonce =
+                Keys::nonce_of(&name).ok_or_else(|| damaged(&name, "does not name a reference"))?;
             references.insert(nonce, decode(&name, &value.value, value.version)?);
         }
         Ok(references)
@@ -361,11 +361,11 @@ fn write<R: Record>(key: Key, record: &R, replaces: Option<Version>) -> Operatio
 }
 
 fn decode<R: Record>(key: &Key, bytes: &[u8], version: Version) -> Result<Stored<R>, IpamError> {
-    let record = R::decode(bytes).map_err(|why| damaged(key, why))?;
+    let record = R::decode(bytes).map_err(|why| damaged(key, &why))?;
     Ok(Stored { record, version })
 }
 
-fn damaged(key: &Key, why: String) -> IpamError {
+fn damaged(key: &Key, why: &str) -> IpamError {
     IpamError::Unavailable {
         what: format!("the store's record {key} {why}"),
         source: None,

@@ -1,6 +1,12 @@
 //! A real process is killed at every named step, once and twice in a row; what it acknowledged is
 //! there afterwards, and nothing else but what was in doubt.
 #![cfg(feature = "crash-points")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print their seed"
+)]
 
 mod common;
 

@@ -1,5 +1,11 @@
 //! The journal alone: what was acknowledged comes back, what was torn is cut, what is damaged is
 //! refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print their seed"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! Pools and addresses as callers see them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print their seed"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! Random operations, power cuts and kills against a naive model.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print their seed"
+)]
 
 mod common;
 
@@ -70,20 +76,23 @@ impl World {
         subnet.nth(index).unwrap()
     }
 
-    /// One operation. Gives the pool as it must be afterwards: on success, and on failure.
+    async fn make_network(&mut self, subnet: Subnet) -> Result<(), IpamError> {
+        let grant = self.ipam.request_pool(exact(&subnet.to_string())).await?;
+        let pool = self.pools.get_mut(&subnet).unwrap();
+        pool.id = Some(grant.id.clone());
+        let got = self.ipam.request_address(gateway(&grant.id)).await?;
+        pool.addresses.insert(got.ip(), AddressKind::Gateway);
+        Ok(())
+    }
+
+    /// One operation; the model follows when it succeeds.
     async fn operate(&mut self) -> Result<(), IpamError> {
         self.step += 1;
         let (subnet, mut pool) = self.pick();
         let with = mac(u32::try_from(self.random.below(20)).unwrap());
         let target = self.pick_address(subnet, &pool);
         let Some(id) = pool.id.clone() else {
-            let grant = self.ipam.request_pool(exact(&subnet.to_string())).await?;
-            pool.id = Some(grant.id.clone());
-            self.pools.insert(subnet, pool.clone());
-            let got = self.ipam.request_address(gateway(&grant.id)).await?;
-            pool.addresses.insert(got.ip(), AddressKind::Gateway);
-            self.pools.insert(subnet, pool);
-            return Ok(());
+            return self.make_network(subnet).await;
         };
         let kind = pool.addresses.get(&target).copied();
         match self.random.below(20) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Turn(pub(super) Duration);
 
 /// What one turn showed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Figure {
     pub(super) subject: &'static str,
     pub(super) pattern: &'static str,

@@ -16,6 +16,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line, independent of each other"
+)]
 pub(crate) struct Args {
     /// Print one flat JSON object a line instead of the table.
     #[arg(long)]

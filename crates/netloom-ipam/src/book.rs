@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct Book {
     pub(crate) table: Table,
     pub(crate) journal: Journal,
     pub(crate) pools: BTreeMap<PoolKey, Live>,
@@ -68,13 +68,13 @@ enum Source {
     Kept,
 }
 
-impl Core {
+impl Book {
     pub(crate) fn new(
         journal: Journal,
         table: Table,
         stored: &[StoredPool],
     ) -> Result<Self, IpamError> {
-        let mut core = Self {
+        let mut book = Self {
             answered_after: table.next_operation() - 1,
             table,
             journal,
@@ -82,15 +82,15 @@ impl Core {
             unanswered: HashSet::new(),
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
-            core.follow(pool)?;
+            book.follow(pool)?;
         }
-        let live: HashSet<u32> = core.pools.values().map(|live| live.number).collect();
-        let numbers = core.table.pools.keys().copied();
+        let live: HashSet<u32> = book.pools.values().map(|live| live.number).collect();
+        let numbers = book.table.pools.keys().copied();
         let gone: Vec<u32> = numbers.filter(|n| !live.contains(n)).collect();
         for pool in gone {
-            core.note_unwaited(Event::PoolClosed { pool })?;
+            book.note_unwaited(Event::PoolClosed { pool })?;
         }
-        Ok(core)
+        Ok(book)
     }
 
     /// Brings a pool in line with the store.
