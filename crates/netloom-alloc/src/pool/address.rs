@@ -2,6 +2,7 @@
 
 use super::bits::Bits;
 use super::builder::{self, AddressPoolBuilder};
+use super::numbers::Numbers;
 use super::{AllocateError, ReleaseError, Role};
 use crate::Policy;
 use netloom_types::Subnet;
@@ -40,6 +41,9 @@ use std::net::IpAddr;
 pub struct AddressPool {
     subnet: Subnet,
     range: Subnet,
+    numbers: Numbers,
+    /// First and last index of the range.
+    range_span: (u128, u128),
     /// Sorted by index. Their bits are set, so that no search finds them.
     reserved: Vec<(u128, Role)>,
     bits: Bits,
@@ -86,7 +90,7 @@ impl AddressPool {
     /// [`AllocateError::Exhausted`] when all of the range are taken.
     #[inline]
     pub fn allocate(&mut self) -> Result<IpAddr, AllocateError> {
-        self.allocate_in(self.range)
+        self.allocate_between(self.range_span, self.range)
     }
 
     /// Allocates a free address of `range`, which need not lie in the pool's own range.
@@ -95,12 +99,7 @@ impl AddressPool {
     /// When all of `range` are taken, or it is not a part of the pool.
     #[inline]
     pub fn allocate_in(&mut self, range: Subnet) -> Result<IpAddr, AllocateError> {
-        let (first, last) = self.span(range)?;
-        let index = self
-            .bits
-            .allocate_in(first, last)
-            .ok_or(AllocateError::Exhausted { range })?;
-        Ok(self.address(index))
+        self.allocate_between(self.span(range)?, range)
     }
 
     /// Allocates `ip`, inside or outside of the pool's range.
@@ -153,19 +152,19 @@ impl AddressPool {
     /// When it was not allocated, is reserved, or is not a part of the pool; nothing changes then.
     #[inline]
     pub fn release(&mut self, ip: IpAddr) -> Result<(), ReleaseError> {
-        let block = Subnet::host(ip);
-        let Some(index) = self.subnet.index_of(ip) else {
+        let Some(index) = self.numbers.index_of(ip) else {
             return Err(ReleaseError::OutOfPool {
-                block,
+                block: Subnet::host(ip),
                 subnet: self.subnet,
             });
         };
         if let Some(role) = self.role_at(index) {
             return Err(ReleaseError::Reserved { ip, role });
         }
-        self.bits
-            .release(index)
-            .map_err(|_| ReleaseError::NotAllocated { block })
+        let released = self.bits.release(index);
+        released.map_err(|_| ReleaseError::NotAllocated {
+            block: Subnet::host(ip),
+        })
     }
 
     /// Gives all addresses of `block` back.
@@ -211,7 +210,7 @@ impl AddressPool {
     pub fn unreserve(&mut self, ip: IpAddr) -> Result<(), ReleaseError> {
         let block = Subnet::host(ip);
         let not_reserved = ReleaseError::NotAllocated { block };
-        let index = self.subnet.index_of(ip).ok_or(not_reserved)?;
+        let index = self.numbers.index_of(ip).ok_or(not_reserved)?;
         let place = self
             .reserved
             .binary_search_by_key(&index, |(other, _)| *other)
@@ -232,9 +231,14 @@ impl AddressPool {
         reserved: Vec<(u128, Role)>,
         bits: Bits,
     ) -> Self {
+        let numbers = Numbers::of(subnet);
+        let index = |ip| numbers.index_of(ip).expect("the range lies in the subnet");
+        let range_span = (index(range.first()), index(range.last()));
         Self {
             subnet,
             range,
+            numbers,
+            range_span,
             reserved,
             bits,
         }
@@ -248,10 +252,21 @@ impl AddressPool {
         &self.reserved
     }
 
+    #[inline]
+    fn allocate_between(
+        &mut self,
+        (first, last): (u128, u128),
+        range: Subnet,
+    ) -> Result<IpAddr, AllocateError> {
+        let index = self.bits.allocate_in(first, last);
+        let index = index.ok_or(AllocateError::Exhausted { range })?;
+        Ok(self.address(index))
+    }
+
     /// The address at an index that a search gave.
     #[inline]
     pub(super) fn address(&self, index: u128) -> IpAddr {
-        self.subnet
+        self.numbers
             .nth(index)
             .expect("the bitmap has as many numbers as the subnet addresses")
     }
@@ -266,8 +281,8 @@ impl AddressPool {
         if !part.is_subnet_of(self.subnet) {
             return Err(out);
         }
-        let first = self.subnet.index_of(part.first()).ok_or(out)?;
-        let last = self.subnet.index_of(part.last()).ok_or(out)?;
+        let first = self.numbers.index_of(part.first()).ok_or(out)?;
+        let last = self.numbers.index_of(part.last()).ok_or(out)?;
         Ok((first, last))
     }
 
@@ -285,12 +300,14 @@ impl AddressPool {
             .filter(|(index, _)| *index <= last)
     }
 
+    #[inline]
     fn index(&self, ip: IpAddr) -> Result<u128, AllocateError> {
-        let out = AllocateError::OutOfPool {
-            block: Subnet::host(ip),
-            subnet: self.subnet,
-        };
-        self.subnet.index_of(ip).ok_or(out)
+        self.numbers
+            .index_of(ip)
+            .ok_or_else(|| AllocateError::OutOfPool {
+                block: Subnet::host(ip),
+                subnet: self.subnet,
+            })
     }
 
     /// Why `block`, a part of the pool, cannot be had.

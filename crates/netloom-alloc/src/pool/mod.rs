@@ -5,6 +5,7 @@ mod bits;
 mod builder;
 mod error;
 mod look;
+mod numbers;
 mod reserved;
 mod snapshot;
 mod subnets;
