@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A subnet as numbers: its first address, and the index of its last.
 ///
-/// `Subnet` answers the same questions, working out masks each time; here that is two thirds of
-/// what an allocation costs.
+/// `Subnet` answers the same questions, working out masks each time; that would be more than
+/// half of what an allocation costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Numbers {
     V4 { first: u32, last: u32 },
