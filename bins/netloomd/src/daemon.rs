@@ -1,10 +1,13 @@
 //! The running daemon: its parts, and what they know together.
 
-use netloom_core::{Clock, Controller, Evidence, Finding, IpamAdmin, Runtime, RuntimeNetwork};
+use netloom_core::{
+    Clock, Controller, EndpointState, EndpointView, Evidence, Finding, IpamAdmin, Runtime,
+    RuntimeNetwork,
+};
 use netloom_engine::Engine;
 use netloom_linux::{Kernel, LinuxKernel};
 use netloom_store::CountingStore;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,11 +114,22 @@ impl Daemon {
 
     /// What the address audit compares its journal with.
     pub(crate) async fn evidence(&self, runtime: Option<Vec<RuntimeNetwork>>) -> Evidence {
+        // An endpoint that has not joined and that Docker does not list got no answer: its address
+        // is nobody's yet, or nobody's any more.
+        let listed: Option<BTreeSet<_>> = runtime.as_ref().map(|networks| {
+            let endpoints = networks.iter().flat_map(|n| &n.endpoints);
+            endpoints.filter_map(|e| e.id.clone()).collect()
+        });
+        let in_use = |view: &EndpointView| {
+            let unlisted = |ids: &BTreeSet<_>| !ids.contains(&view.endpoint.spec.id);
+            view.state != EndpointState::Created || !listed.as_ref().is_some_and(unlisted)
+        };
         let recorded = self
             .engine
             .endpoints()
             .await
             .into_iter()
+            .filter(in_use)
             .flat_map(|view| {
                 let mac = view.endpoint.mac;
                 let addresses = view.endpoint.spec.addresses;

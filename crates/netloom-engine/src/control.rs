@@ -116,6 +116,10 @@ impl Inner {
         let network = network.ok_or_else(|| unknown_network(&spec.network))?;
         let driver = self.driver(&network.spec.driver)?;
         let grant = driver.validate_endpoint(&network.spec, &spec)?;
+        for rival in self.unjoined_rivals(&spec) {
+            self.endpoint_event(&spec.network, &rival, Event::Forget(rival.clone()))
+                .await?;
+        }
         let (n, e) = (spec.network.clone(), spec.id.clone());
         let (_, reply) = self
             .endpoint_event(&n, &e, Event::CreateEndpoint(spec, grant.mac))
@@ -138,6 +142,7 @@ impl Inner {
             Event::CreateNetwork(_)
             | Event::DeleteNetwork(_)
             | Event::DeleteEndpoint(_)
+            | Event::Forget(_)
             | Event::Leave(_)
             | Event::Revoke(_) => {}
         }

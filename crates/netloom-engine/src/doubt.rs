@@ -1,14 +1,17 @@
-//! Networks that Docker may or may not know.
+//! Networks and endpoints that Docker may or may not know.
 //!
 //! A network whose creation was begun, and that Docker has not been seen to have, is in doubt: the
 //! answer may have been lost with the process. Its record stays `creating`, which the next start
 //! builds, until Docker's list shows it. Usually Docker's list, or its absence from it for the grace
 //! time, settles the matter. One case does not wait: Docker asks for another network in its place.
-//! Docker never holds two networks with the same subnet, so it cannot know the one in doubt.
+//! Docker never holds two networks with the same subnet, so it cannot know the one in doubt. The
+//! same goes for endpoints with the same address.
 
-use netloom_core::{ControlError, DriverError, NetworkSpec, NetworkState, RuntimeNetwork};
-use netloom_core::{Provider, Timestamp};
-use netloom_types::NetworkId;
+use netloom_core::{
+    ControlError, DriverError, EndpointSpec, EndpointState, NetworkSpec, NetworkState, Provider,
+    RuntimeNetwork, Timestamp,
+};
+use netloom_types::{EndpointId, NetworkId};
 use std::collections::BTreeMap;
 
 use crate::apply::chain;
@@ -82,6 +85,25 @@ impl Inner {
             "removing a network whose creation Docker got no answer to: another one takes its place"
         );
         self.delete_locked_network(id).await
+    }
+
+    /// Endpoints that never joined and have an address of `wanted`. An address is Docker's to give
+    /// once, so it got no answer about them, or has released them.
+    pub(crate) fn unjoined_rivals(&self, wanted: &EndpointSpec) -> Vec<EndpointId> {
+        let memory = self.memory();
+        let same_address = |other: &EndpointSpec| {
+            wanted
+                .addresses
+                .iter()
+                .any(|a| other.addresses.iter().any(|b| a.ip() == b.ip()))
+        };
+        memory
+            .members(&wanted.network)
+            .filter(|entry| entry.view.state == EndpointState::Created)
+            .map(|entry| &entry.view.endpoint.spec)
+            .filter(|other| other.id != wanted.id && same_address(other))
+            .map(|other| other.id.clone())
+            .collect()
     }
 
     /// Notes which networks Docker has; their creation is in doubt no more.

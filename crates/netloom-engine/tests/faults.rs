@@ -7,7 +7,9 @@
 
 mod support;
 
-use netloom_core::{ControlError, Controller, EndpointState, NetworkSpec, NetworkState};
+use netloom_core::{
+    ControlError, Controller, EndpointSpec, EndpointState, NetworkSpec, NetworkState,
+};
 use netloom_engine::Engine;
 use support::{Fault, Host, eid, endpoint, network, nid, sandbox};
 
@@ -289,6 +291,28 @@ async fn a_network_that_docker_has_or_uses_gives_way_to_none() {
     let engine = host.start().await;
     engine.reconcile().await.unwrap();
     assert!(engine.create_network(repeated()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_never_joined_gives_its_address_to_the_next_one() {
+    let host = Host::new();
+    let engine = host.start().await;
+    engine.create_network(network(1)).await.unwrap();
+    engine.create_endpoint(endpoint(1, 1)).await.unwrap();
+    let same_address = |id| EndpointSpec {
+        id: eid(id),
+        ..endpoint(1, 1)
+    };
+    engine.create_endpoint(same_address(2)).await.unwrap();
+    engine.create_endpoint(endpoint(1, 3)).await.unwrap();
+    let ids = |views: Vec<netloom_core::EndpointView>| -> Vec<_> {
+        views.into_iter().map(|e| e.endpoint.spec.id).collect()
+    };
+    assert_eq!(ids(engine.endpoints().await), [eid(2), eid(3)]);
+    // One that joined is Docker's to remove.
+    engine.join(&nid(1), &eid(2), sandbox(1)).await.unwrap();
+    engine.create_endpoint(same_address(4)).await.unwrap();
+    assert_eq!(ids(engine.endpoints().await), [eid(2), eid(3), eid(4)]);
 }
 
 #[tokio::test]

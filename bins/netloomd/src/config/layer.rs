@@ -100,8 +100,9 @@ pub(crate) struct Layer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) default_pools: Option<Vec<String>>,
 
-    /// The lowest number of an interface that is made inside a sandbox; Docker before 28 numbers
-    /// interfaces of other networks without looking [default: 0]
+    /// The lowest number, besides 0, of an interface that is made inside a running container. Docker
+    /// before 28 numbers those that it moves there by a counter, without looking, so that ours must
+    /// keep away [default: 100 with Docker before 28, else 1]
     #[arg(long, value_name = "NUMBER", env = "NETLOOM_FIRST_INTERFACE_NUMBER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first_interface_number: Option<u16>,

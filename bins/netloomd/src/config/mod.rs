@@ -46,7 +46,8 @@ pub(crate) struct Config {
     pub(crate) watch: Toggle,
     /// None means those that address management chooses for this host.
     pub(crate) default_pools: Option<Vec<DefaultPool>>,
-    pub(crate) first_interface_number: u16,
+    /// None means that Docker's version decides.
+    pub(crate) first_interface_number: Option<u16>,
 }
 
 /// A base that is cut into subnets.
@@ -141,7 +142,7 @@ impl Config {
                 .default_pools
                 .map(|pools| default_pools(&pools))
                 .transpose()?,
-            first_interface_number: layer.first_interface_number.unwrap_or(0),
+            first_interface_number: layer.first_interface_number,
             run_dir,
         })
     }
@@ -169,7 +170,7 @@ impl Config {
                 let text = |p: &DefaultPool| format!("{}:{}", p.base, p.prefix_len);
                 pools.iter().map(text).collect()
             }),
-            first_interface_number: Some(self.first_interface_number),
+            first_interface_number: self.first_interface_number,
         })
     }
 

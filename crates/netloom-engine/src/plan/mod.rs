@@ -29,6 +29,8 @@ pub enum Event {
     CreateEndpoint(EndpointSpec, MacAddr),
     /// An endpoint is unwanted.
     DeleteEndpoint(EndpointId),
+    /// An endpoint that never joined is to be forgotten: another one has its address.
+    Forget(EndpointId),
     /// An endpoint shall join a sandbox.
     Join(EndpointId, SandboxRef),
     /// An endpoint shall leave its sandbox.
@@ -149,6 +151,7 @@ pub fn plan(situation: &Situation, event: &Event, now: Timestamp) -> Result<Plan
         Event::DeleteNetwork(id) => delete_network(situation, id),
         Event::CreateEndpoint(spec, mac) => create_endpoint(situation, spec, *mac, now),
         Event::DeleteEndpoint(_) => delete_endpoint(situation),
+        Event::Forget(id) => Ok(forget(situation, id)),
         Event::Join(id, sandbox) => join(situation, id, sandbox),
         Event::Leave(_) => leave(situation),
         Event::Publish(id, wanted) => publish(situation, id, wanted),
@@ -346,6 +349,16 @@ fn delete_endpoint(situation: &Situation) -> Result<Plan, ControlError> {
     }
     steps.push(Step::DropEndpoint(id));
     Ok(Plan::remove(steps))
+}
+
+fn forget(situation: &Situation, id: &EndpointId) -> Plan {
+    match &situation.endpoint {
+        Some(view) if view.state == EndpointState::Created => {
+            Plan::remove([Step::DropEndpoint(id.clone())])
+        }
+        // It was joined meanwhile: then Docker knows it, whatever else it asks for.
+        Some(_) | None => Plan::remove([]),
+    }
 }
 
 fn join(

@@ -155,6 +155,16 @@ fn every_state_can_be_deleted_and_the_record_goes_last() {
 }
 
 #[test]
+fn only_an_endpoint_that_never_joined_is_forgotten() {
+    for state in STATES {
+        let event = Event::Forget("e".parse().unwrap());
+        let plan = plan(&situation(state), &event, NOW).unwrap();
+        let goes = state == EndpointState::Created;
+        assert_eq!(plan.steps.len(), usize::from(goes), "{state:?}");
+    }
+}
+
+#[test]
 fn ports_are_published_for_joined_endpoints_alone() {
     for state in STATES {
         let event = Event::Publish("e".parse().unwrap(), vec![]);
