@@ -121,8 +121,6 @@ pub(crate) fn names(evidence: &Evidence) -> BTreeMap<Subnet, String> {
 struct Shown {
     /// In use now, each with the one who shows it; the kernel's without a name.
     live: BTreeMap<IpAddr, (Option<MacAddr>, String)>,
-    /// Kept by the runtime for containers that are stopped.
-    pinned: BTreeSet<IpAddr>,
     /// By source and address: all that show it.
     users: HashMap<(Source, IpAddr), Vec<String>>,
 }
@@ -138,14 +136,14 @@ impl Shown {
     fn new(evidence: &Evidence) -> Self {
         let mut shown = Self {
             live: BTreeMap::new(),
-            pinned: BTreeSet::new(),
             users: HashMap::new(),
         };
         for network in evidence.runtime.iter().flatten().filter(is_ours) {
             for endpoint in &network.endpoints {
                 for address in endpoint.addresses.iter() {
+                    // What a stopped container will ask for is not in use: taken for a use, it
+                    // would stand in the way of that very container.
                     if endpoint.id.is_none() {
-                        shown.pinned.insert(address.ip());
                         continue;
                     }
                     let who = format!("container {} on {}", endpoint.name, network.name);
@@ -173,7 +171,7 @@ impl Shown {
     }
 
     fn any(&self, ip: IpAddr) -> bool {
-        self.live.contains_key(&ip) || self.pinned.contains(&ip)
+        self.live.contains_key(&ip)
     }
 
     /// Addresses that one source shows more than once. A shared pool's gateway stands on every
@@ -242,7 +240,13 @@ fn stray_references(book: &Book, networks: &[RuntimeNetwork], host: &str) -> Vec
             .filter(|(_, r)| r.host == host)
             .collect();
         let surplus = own.len().saturating_sub(count);
-        let told = |r: &ReferenceState| count == 0 || *r == ReferenceState::Offered;
+        let used = own.iter().filter(|(_, r)| r.state == ReferenceState::Used);
+        // A network that never asked for an address may have any of the unused ones.
+        let accounted = used.count() >= count;
+        let told = |r: &ReferenceState| match r {
+            ReferenceState::Offered => accounted,
+            ReferenceState::Used => count == 0,
+        };
         let strays = own.iter().filter(|(_, r)| told(&r.state)).take(surplus);
         found.extend(strays.map(|(nonce, r)| Trouble::Reference {
             reference: Reference {

@@ -25,6 +25,9 @@ pub(crate) struct Book {
     pub(crate) answered_after: u64,
     /// Of these, the ones in doubt that the runtime and the kernel were seen not to have.
     pub(crate) unanswered: HashSet<u64>,
+    /// Uses whose address another endpoint named too and was refused: its caller gives the address
+    /// back, once, and that frees nobody else's.
+    refused: HashSet<u64>,
 }
 
 /// What an endpoint asks for.
@@ -80,6 +83,7 @@ impl Book {
             journal,
             pools: BTreeMap::new(),
             unanswered: HashSet::new(),
+            refused: HashSet::new(),
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
             book.follow(pool)?;
@@ -231,6 +235,9 @@ impl Book {
         match slot {
             Some(slot) if slot.reference == reference.nonce => {
                 let operation = slot.operation;
+                if self.refused.remove(&operation) {
+                    return Ok(self.journal.under_way());
+                }
                 self.free(number, index, operation).map(Some)
             }
             // Given back already, or another network's by now: a repeat changes nothing.
@@ -245,6 +252,7 @@ impl Book {
         operation: u64,
     ) -> Result<Ticket, IpamError> {
         self.unanswered.remove(&operation);
+        self.refused.remove(&operation);
         self.note(Event::Released {
             pool,
             index,
@@ -252,13 +260,15 @@ impl Book {
         })
     }
 
-    /// Somebody has the answer that gave `ip`.
+    /// Somebody has the answer that gave `ip`. It is the last moment at which a duplicate can be
+    /// stopped: an address that was given to another one, or settled as free, is refused.
     pub(crate) fn confirm(
         &mut self,
         ip: IpAddr,
         mac: Option<MacAddr>,
     ) -> Result<Option<Ticket>, IpamError> {
         let mut found = None;
+        let mut given_back = false;
         let spaces = self.pools.iter().filter(|(key, _)| key.subnet.contains(ip));
         for (key, live) in spaces {
             let index = key.subnet.index_of(ip).expect("the subnet contains it");
@@ -269,14 +279,23 @@ impl Book {
                 if same {
                     break;
                 }
+            } else if live.gateway != Some(ip) && !live.is_auxiliary(ip) {
+                given_back = true;
             }
         }
         match found {
+            None if given_back => Err(IpamError::InUse(format!(
+                "{ip} was given back meanwhile, because nobody was seen to use it; start this \
+                 container again"
+            ))),
             // Not ours to confirm: another address management gave it.
             None => Ok(None),
-            Some((.., false)) => Err(IpamError::InUse(format!(
-                "{ip} was given to another container meanwhile; start this one again"
-            ))),
+            Some((_, _, operation, _, false)) => {
+                self.refused.insert(operation);
+                Err(IpamError::InUse(format!(
+                    "{ip} was given to another container meanwhile; start this one again"
+                )))
+            }
             Some((_, _, _, SlotState::Endpoint, true)) => Ok(self.journal.under_way()),
             Some((pool, index, operation, SlotState::InDoubt, true)) => {
                 self.unanswered.remove(&operation);
@@ -296,6 +315,17 @@ impl Book {
             .get(&reference.pool)
             .filter(|live| live.references.contains_key(&reference.nonce))
             .ok_or_else(|| unknown_reference(reference))
+    }
+
+    /// Notes that this host owns a chunk in one life of a pool; of no other one.
+    pub(crate) fn own(&mut self, pool: PoolKey, generation: u64, chunk: u128) {
+        let Some(live) = self.pools.get_mut(&pool) else {
+            return;
+        };
+        let ledger = self.table.pools.get(&live.number);
+        if ledger.is_some_and(|l| l.generation == generation) {
+            live.owned.insert(chunk);
+        }
     }
 
     pub(crate) fn locate(&self, pool: PoolKey, ip: IpAddr) -> Option<(u32, u128)> {

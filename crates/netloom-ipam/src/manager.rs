@@ -4,7 +4,7 @@ use crate::book::{Book, Refusal, Wish, not_journalled, unknown_reference};
 use crate::config::{HostRoutes, IpamConfig, Seams};
 use crate::infrastructure::Want;
 use crate::journal::{Disk, Journal, JournalError, Ticket};
-use crate::registry::Registry;
+use crate::registry::{Past, Registry};
 use crate::sightings::Sightings;
 use crate::space::Reference;
 use crate::table::Table;
@@ -134,9 +134,7 @@ impl AddressManager {
                 }) => {
                     let pool = reference.pool;
                     self.registry.claim_chunk(pool, generation, chunk).await?;
-                    if let Some(live) = self.book().pools.get_mut(&pool) {
-                        live.owned.insert(chunk);
-                    }
+                    self.book().own(pool, generation, chunk);
                     wish.hint = Some(chosen);
                 }
                 Err(Refusal::Error(error)) => return Err(error),
@@ -236,7 +234,12 @@ async fn load(
         what: "the address journal could not be opened".to_owned(),
         source: Some(Box::new(e)),
     })?;
-    registry.enlist(journal.id()).await?;
+    let past = if table.pools.is_empty() {
+        Past::Blank
+    } else {
+        Past::Pools
+    };
+    registry.enlist(journal.id(), past).await?;
     let mut stored = registry.pools(AddressSpace::Local).await?;
     stored.extend(registry.pools(AddressSpace::Global).await?);
     Book::new(journal, table, &stored)

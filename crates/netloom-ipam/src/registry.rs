@@ -55,6 +55,13 @@ pub(crate) enum ChangeError {
     Failed(IpamError),
 }
 
+/// What a host's journal holds when it starts. One with pools in it was enlisted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Past {
+    Blank,
+    Pools,
+}
+
 #[derive(Debug)]
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
@@ -242,7 +249,7 @@ impl Registry {
     }
 
     /// Tells the store that this host goes on with `journal`, and learns whether it may.
-    pub(crate) async fn enlist(&self, journal: u128) -> Result<(), IpamError> {
+    pub(crate) async fn enlist(&self, journal: u128, past: Past) -> Result<(), IpamError> {
         let name = self.keys.host();
         let journal = format!("{journal:032x}");
         for _ in 0..CONFLICTS_MAX {
@@ -256,6 +263,17 @@ impl Registry {
                          the journal was lost, or this is a copy of another host; \
                          restore the state directory as a whole, or move it away as a whole",
                         self.host, known.record.journal
+                    ),
+                    source: None,
+                });
+            }
+            if before.is_none() && past == Past::Pools {
+                return Err(IpamError::Unavailable {
+                    what: format!(
+                        "the store knows nothing of host {}, whose address journal holds pools: the \
+                         store was lost; restore the state directory as a whole, or move it away as \
+                         a whole",
+                        self.host
                     ),
                     source: None,
                 });

@@ -118,7 +118,7 @@ async fn without_the_runtimes_word_nothing_is_settled() {
 
 #[tokio::test]
 async fn any_one_of_the_sources_keeps_an_address() {
-    for source in 0..4 {
+    for source in 0..3 {
         let host = Host::new(1);
         let (ipam, _, got) = started(&host).await;
         ipam.confirm(got, Some(mac(1))).await.unwrap();
@@ -126,9 +126,7 @@ async fn any_one_of_the_sources_keeps_an_address() {
         let address = InterfaceAddr::new(got, 24).unwrap();
         match source {
             0 => evidence = shows(vec![container("web", got, Some("e1"))]),
-            // Stopped, and pinned: Docker keeps the address for its next start.
-            1 => evidence = shows(vec![container("web", got, None)]),
-            2 => evidence.recorded.push((address, Some(mac(1)))),
+            1 => evidence.recorded.push((address, Some(mac(1)))),
             _ => evidence.kernel.push(got),
         }
         for _ in 0..3 {
@@ -291,4 +289,84 @@ async fn a_named_address_whose_answer_died_with_the_process_is_given_again() {
     // Should the first one have the answer after all, it is the one to be refused.
     assert!(ipam.confirm(five, Some(mac(1))).await.is_err());
     ipam.confirm(five, Some(mac(2))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pin_of_a_stopped_container_is_no_use_of_the_address() {
+    for confirmed in [false, true] {
+        let host = Host::new(1);
+        let (ipam, pool, got) = started(&host).await;
+        if confirmed {
+            ipam.confirm(got, Some(mac(1))).await.unwrap();
+        }
+        // Its release was lost; Docker shows what the container will ask for at its next start.
+        let stopped = shows(vec![container("web", got, None)]);
+        for _ in 0..3 {
+            ipam.repair(&stopped).await.unwrap();
+            host.clock.advance(GRACE);
+        }
+        let again = ipam.request_address(this(&pool, got, Some(mac(2))));
+        assert!(again.await.is_ok(), "confirmed: {confirmed}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_comes_after_its_address_was_settled_is_refused() {
+    let host = Host::new(1);
+    let (ipam, _, got) = started(&host).await;
+    // dockerd stood still between two calls, and the machine's clocks did not.
+    ipam.repair(&shows(vec![])).await.unwrap();
+    host.clock.advance(GRACE);
+    ipam.repair(&shows(vec![])).await.unwrap();
+    assert_eq!(kind_of(&ipam, got).await, None);
+    let error = ipam.confirm(got, Some(mac(1))).await.unwrap_err();
+    assert!(error.to_string().contains("again"), "{error}");
+}
+
+#[tokio::test]
+async fn the_roll_back_of_a_refused_endpoint_frees_nobody_elses_address() {
+    let host = Host::new(1);
+    let ipam = host.start().await;
+    let pool = network(&ipam, SUBNET).await.id;
+    let five = ip("10.9.0.5");
+    let asks = |n| ipam_request(&pool, five, n);
+    ipam.request_address(asks(1)).await.unwrap();
+    drop(ipam);
+    let ipam = host.start().await;
+    ipam.audit(&shows(vec![])).await;
+    ipam.request_address(asks(2)).await.unwrap();
+    ipam.confirm(five, Some(mac(2))).await.unwrap();
+    // The first one had the answer after all: it is refused, and dockerd takes it back.
+    assert!(ipam.confirm(five, Some(mac(1))).await.is_err());
+    ipam.release_address(&pool, five).await.unwrap();
+    assert_eq!(kind_of(&ipam, five).await, Some(AddressKind::Endpoint));
+    // The next release is the holder's own.
+    ipam.release_address(&pool, five).await.unwrap();
+    assert_eq!(kind_of(&ipam, five).await, None);
+}
+
+#[tokio::test]
+async fn of_references_that_nobody_used_none_is_dropped_while_one_may_be_a_networks() {
+    let host = Host::new(1);
+    let ipam = host.start().await;
+    // A network without a gateway, whose first request's answer was lost.
+    let pools = [
+        ipam.request_pool(exact(SUBNET)).await.unwrap().id,
+        ipam.request_pool(exact(SUBNET)).await.unwrap().id,
+    ];
+    for _ in 0..3 {
+        ipam.repair(&shows(vec![])).await.unwrap();
+        host.clock.advance(GRACE);
+    }
+    // Whichever of them the network has, its first container starts, and then the other goes.
+    ipam.request_address(any(&pools[1], mac(1))).await.unwrap();
+    for _ in 0..2 {
+        ipam.repair(&shows(vec![])).await.unwrap();
+        host.clock.advance(GRACE);
+    }
+    assert_eq!(ipam.pools().await[0].references, pools[1..]);
+}
+
+fn ipam_request(pool: &PoolId, address: IpAddr, n: u32) -> netloom_core::AddressRequest {
+    this(pool, address, Some(mac(n)))
 }

@@ -340,3 +340,52 @@ fn an_event_that_is_too_large_is_refused_and_harms_nothing() {
     assert!(matches!(*error, JournalError::TooLarge { .. }), "{error}");
     commit(&journal, "x").unwrap();
 }
+
+/// Whether a waiting task was called.
+#[derive(Debug, Default)]
+struct Bell(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_caller_that_goes_away_takes_no_call_to_lead_with_it() {
+    use std::task::{Context, Waker};
+    let (journal, _) = open(&SimDisk::default()).unwrap();
+    let ticket = || journal.append(&[&event(1, b"x")]).unwrap();
+    // A frame of two, after which a leader lets others join before it writes.
+    let both = [ticket(), ticket()];
+    both.into_iter().for_each(|t| t.wait().unwrap());
+    let mut leader = Box::pin(ticket().durable());
+    let mut stays = Box::pin(ticket().durable());
+    let mut leaves = Box::pin(ticket().durable());
+    let bell = Arc::new(Bell::default());
+    let (called, idle) = (Waker::from(Arc::clone(&bell)), Waker::noop());
+    assert!(
+        leader
+            .as_mut()
+            .poll(&mut Context::from_waker(idle))
+            .is_pending()
+    );
+    assert!(
+        stays
+            .as_mut()
+            .poll(&mut Context::from_waker(&called))
+            .is_pending()
+    );
+    assert!(
+        leaves
+            .as_mut()
+            .poll(&mut Context::from_waker(idle))
+            .is_pending()
+    );
+    drop(leaves);
+    drop(leader);
+    assert!(
+        bell.0.load(std::sync::atomic::Ordering::Relaxed),
+        "nobody leads"
+    );
+}

@@ -468,6 +468,20 @@ async fn weave_2809_a_lost_journal_stops_allocation() {
 }
 
 #[tokio::test]
+async fn cilium_7517_a_lost_store_stops_allocation() {
+    let host = Host::new(1);
+    let ipam = host.start().await;
+    let pool = network(&ipam, "10.9.0.0/24").await.id;
+    take(&ipam, &pool, 1).await;
+    drop(ipam);
+    let mut fresh = host.clone();
+    fresh.store = TestStore::default();
+    let error = fresh.start_with(Host::config()).await.unwrap_err();
+    assert!(error.to_string().contains("as a whole"), "{error}");
+    host.start().await;
+}
+
+#[tokio::test]
 async fn moby_27404_restart_does_not_reuse() {
     let host = Host::new(1);
     let ipam = host.start().await;

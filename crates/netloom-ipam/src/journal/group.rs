@@ -135,6 +135,7 @@ impl Shared {
             shared: Arc::clone(self),
             batch: Arc::clone(&pending.batch),
             settled: Settled::No,
+            waker: None,
         })
     }
 
@@ -147,6 +148,7 @@ impl Shared {
             shared: Arc::clone(self),
             batch,
             settled: Settled::No,
+            waker: None,
         })
     }
 
@@ -190,13 +192,11 @@ impl Shared {
         Some(())
     }
 
-    /// Wakes somebody who waits for the oldest pending frame, so that it leads. Nobody to wake
-    /// means that its owners have not begun to wait: they will look themselves.
+    /// Wakes somebody who waits, for the oldest pending frame as a rule, so that it leads. Nobody
+    /// to wake means that the owners have not begun to wait: they will look themselves.
     fn call_a_leader(queue: &Queue) {
-        let waiting = queue
-            .pending
-            .front()
-            .and_then(|p| p.batch.state().waiting.pop());
+        let pending = &mut queue.pending.iter();
+        let waiting = pending.find_map(|p| p.batch.state().waiting.pop());
         if let Some(waker) = waiting {
             waker.wake();
         }
@@ -244,6 +244,8 @@ pub struct Ticket {
     shared: Arc<Shared>,
     batch: Arc<Batch>,
     settled: Settled,
+    /// What the batch was last given to wake this one by.
+    waker: Option<Waker>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +315,7 @@ impl Ticket {
             if !state.waiting.iter().any(|w| w.will_wake(waker)) {
                 state.waiting.push(waker.clone());
             }
+            self.waker = Some(waker.clone());
             return Poll::Pending;
         }
         queue.leader = Leader::AtWork;
@@ -324,13 +327,23 @@ impl Ticket {
 }
 
 impl Drop for Ticket {
-    /// One that was called to lead and goes away passes the call on.
+    /// One that was called to lead and goes away passes the call on, and leaves nothing behind by
+    /// which it could be called later.
     fn drop(&mut self) {
-        if self.settled == Settled::No {
-            let queue = self.shared.queue();
-            if queue.leader == Leader::Nobody {
-                Shared::call_a_leader(&queue);
-            }
+        if self.settled == Settled::Yes {
+            return;
+        }
+        let queue = self.shared.queue();
+        if let Some(waker) = self.waker.take() {
+            self.batch
+                .state()
+                .waiting
+                .retain(|other| !other.will_wake(&waker));
+            // Another ticket of the same task may have been called by it: that one looks again.
+            waker.wake();
+        }
+        if queue.leader == Leader::Nobody {
+            Shared::call_a_leader(&queue);
         }
     }
 }
