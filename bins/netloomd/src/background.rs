@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::daemon::Daemon;
+use crate::docker_numbers;
 use crate::error_chain;
 
 /// Docker lists thousands of containers within a second; a daemon that is stuck never does.
@@ -67,7 +68,8 @@ pub(crate) async fn round(daemon: &Daemon) {
         }
     };
     match &runtime {
-        Some(_) => daemon.seen.docker_came(),
+        Some(_) if daemon.seen.docker_came() => docker_numbers::learn(daemon).await,
+        Some(_) => {}
         None => daemon.seen.docker_went(),
     }
     if let Some(networks) = runtime.clone() {

@@ -4,6 +4,7 @@ use netloom_core::{
     Clock, Controller, EndpointState, EndpointView, Evidence, Finding, IpamAdmin, Runtime,
     RuntimeNetwork,
 };
+use netloom_drivers::FirstInterfaceNumber;
 use netloom_engine::Engine;
 use netloom_linux::{Kernel, LinuxKernel};
 use netloom_store::CountingStore;
@@ -38,6 +39,8 @@ pub(crate) struct Daemon {
     pub(crate) store: String,
     pub(crate) started: Duration,
     pub(crate) seen: Seen,
+    /// Where the numbers of interfaces start that are made inside a container.
+    pub(crate) interface_numbers: FirstInterfaceNumber,
 }
 
 /// What the last round in the background saw.
@@ -66,9 +69,9 @@ impl Seen {
         self.docker_up.load(Ordering::Relaxed)
     }
 
-    /// Docker answered.
-    pub(crate) fn docker_came(&self) {
-        self.docker_up.store(true, Ordering::Relaxed);
+    /// Docker answered; says whether it did not before.
+    pub(crate) fn docker_came(&self) -> bool {
+        !self.docker_up.swap(true, Ordering::Relaxed)
     }
 
     /// Docker did not answer; said once for each time that it goes.

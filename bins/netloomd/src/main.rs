@@ -9,6 +9,7 @@ mod background;
 mod config;
 mod daemon;
 mod docker_admin;
+mod docker_numbers;
 mod doctor;
 mod logs;
 mod metrics;

@@ -4,7 +4,9 @@ use anyhow::Context;
 use netloom_core::store::Store;
 use netloom_core::{Clock, Driver, Ids, IpamAdmin, Runtime, SystemClock};
 use netloom_docker::{ClientSettings, DockerClient, PluginState};
-use netloom_drivers::{BridgeConfig, BridgeDriver, NoRelay, PortKeeper, RelayClient};
+use netloom_drivers::{
+    BridgeConfig, BridgeDriver, FirstInterfaceNumber, NoRelay, PortKeeper, RelayClient,
+};
 use netloom_engine::{Engine, Parts};
 use netloom_ipam::journal::{DirDisk, Disk};
 use netloom_ipam::{AddressManager, HostRoutes, IpamConfig, Seams};
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use crate::config::{Config, Toggle};
 use crate::daemon::{Daemon, Seen};
 use crate::docker_admin::DockerAdmin;
+use crate::docker_numbers;
 use crate::metrics::Metrics;
 use crate::state_dir::{StateDir, boot_id};
 
@@ -75,7 +78,12 @@ pub(crate) async fn assemble(
     ground.store = Arc::clone(&counts) as _;
     let identity = ground.store.identity().await.context("reading the store")?;
     let ipam = addresses(&config, &ground).await?;
-    let drivers = drivers(&config, &ground.kernel);
+    let interface_numbers = FirstInterfaceNumber::new(
+        config
+            .first_interface_number
+            .unwrap_or(docker_numbers::BESIDE_A_COUNTER),
+    );
+    let drivers = drivers(&config, &ground.kernel, &interface_numbers);
     let Ground {
         kernel,
         monitor,
@@ -117,6 +125,7 @@ pub(crate) async fn assemble(
         host: host.to_string(),
         store: identity.0,
         seen: Seen::default(),
+        interface_numbers,
     };
     Ok((Arc::new(daemon), plugin))
 }
@@ -143,12 +152,16 @@ async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<dyn I
     Ok(Arc::new(manager))
 }
 
-fn drivers(config: &Config, kernel: &Arc<dyn Kernel>) -> Vec<Arc<dyn Driver>> {
+fn drivers(
+    config: &Config,
+    kernel: &Arc<dyn Kernel>,
+    numbers: &FirstInterfaceNumber,
+) -> Vec<Arc<dyn Driver>> {
     let keeper: Arc<dyn PortKeeper> = match config.relay {
         Toggle::On => Arc::new(RelayClient::new(&config.relay_socket)),
         Toggle::Off => Arc::new(NoRelay),
     };
-    let bridge = BridgeConfig::default().with_first_interface_number(config.first_interface_number);
+    let bridge = BridgeConfig::default().with_first_interface_number(numbers.clone());
     vec![Arc::new(BridgeDriver::new(
         Arc::clone(kernel),
         keeper,

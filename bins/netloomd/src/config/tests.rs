@@ -32,7 +32,12 @@ fn flag_variable_and_key_are_the_same_word() {
 }
 
 /// Keys whose default is none, or differs from host to host.
-const EXAMPLES: [&str; 3] = ["api_group", "metrics_listen", "default_pools"];
+const EXAMPLES: [&str; 4] = [
+    "api_group",
+    "metrics_listen",
+    "default_pools",
+    "first_interface_number",
+];
 
 #[test]
 fn the_example_shows_the_defaults() {

@@ -392,9 +392,11 @@ impl Join<'_> {
             tx.apply(&[plan.veth(place.clone(), name.clone())])?;
             return Ok(name);
         }
-        let last = self.first_number.saturating_add(INTERFACE_NUMBERS);
+        // Number 0 meets no counter: whoever counts starts with a sandbox's first interface.
+        let first = self.first_number.max(1);
+        let rest = first..first.saturating_add(INTERFACE_NUMBERS);
         let mut taken = None;
-        for number in self.first_number..last {
+        for number in std::iter::once(0).chain(rest) {
             let Ok(name) = LinkName::new(format!("{}{number}", plan.ifname_prefix)) else {
                 break;
             };

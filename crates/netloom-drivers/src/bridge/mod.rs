@@ -36,25 +36,58 @@ use options::EndpointOptions;
 use plan::{EndpointPlan, NetworkPlan, Routes};
 use reaper::Reaper;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The name that chooses this driver.
 const NAME: &str = "bridge";
 
+/// The lowest number, besides 0, of an interface that the driver itself puts into a sandbox.
+///
+/// 1 gives `eth0`, `eth1` as a caller would. A caller that counts by itself without looking (Docker
+/// before 28) needs a higher one, so that its numbers and ours do not meet: a sandbox that holds
+/// an `eth0` gets `eth100` then. Clones share the number, which may be learned while the driver is
+/// in use.
+#[derive(Debug, Clone)]
+pub struct FirstInterfaceNumber(Arc<AtomicU16>);
+
+impl FirstInterfaceNumber {
+    /// Starts with `number`.
+    #[must_use]
+    pub fn new(number: u16) -> Self {
+        Self(Arc::new(AtomicU16::new(number)))
+    }
+
+    /// Uses `number` from now on.
+    pub fn set(&self, number: u16) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// The number in use.
+    #[must_use]
+    pub fn get(&self) -> u16 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for FirstInterfaceNumber {
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
 /// Settings of the driver for the whole host.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct BridgeConfig {
-    /// The lowest number of an interface that the driver itself puts into a sandbox. Zero gives
-    /// `eth0`, `eth1` as a caller would; a caller that counts by itself without looking (Docker
-    /// before 28) needs a higher one, so that its numbers and ours do not meet.
-    pub first_interface_number: u16,
+    /// Where the numbers of placed interfaces start.
+    pub first_interface_number: FirstInterfaceNumber,
 }
 
 impl BridgeConfig {
-    /// The same with another lowest interface number.
+    /// The same with other numbers for placed interfaces.
     #[must_use]
-    pub fn with_first_interface_number(mut self, number: u16) -> Self {
+    pub fn with_first_interface_number(mut self, number: FirstInterfaceNumber) -> Self {
         self.first_interface_number = number;
         self
     }
@@ -170,7 +203,7 @@ impl BridgeDriver {
         mends: Vec<Mend>,
     ) -> Result<Vec<Finding>, DriverError> {
         let wanted = Arc::clone(wanted);
-        let first_number = self.shared.config.first_interface_number;
+        let first_number = self.shared.config.first_interface_number.get();
         self.on_kernel(move |kernel| {
             Ok(mends
                 .into_iter()
@@ -271,7 +304,7 @@ impl Driver for BridgeDriver {
         let network = NetworkPlan::of(network)?;
         let plan = EndpointPlan::of(&network, endpoint)?;
         let sandbox = sandbox.clone();
-        let first_number = self.shared.config.first_interface_number;
+        let first_number = self.shared.config.first_interface_number.get();
         self.on_kernel(move |kernel| apply::join(kernel, &network, &plan, &sandbox, first_number))
             .await
     }
