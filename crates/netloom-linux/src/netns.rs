@@ -84,7 +84,10 @@ impl Namespace {
         let link = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
         let target = std::fs::read_link(&link)
             .map_err(|e| KernelError::io(format!("examining {}", path.display()), e))?;
-        if !target.to_string_lossy().starts_with("net:") {
+        let named_net = target.to_string_lossy().starts_with("net:");
+        // Where the namespace is mounted on the path itself, as Docker and `ip netns` do, the link
+        // gives that path instead, and only entering it tells the type.
+        if !named_net && !(target.is_absolute() && is_net(&file)) {
             return Err(not("it is a namespace of another type"));
         }
         let id = NamespaceId::of(&file)?;
@@ -136,6 +139,12 @@ impl Namespace {
             }
         })
     }
+}
+
+/// Whether it can be entered as a network namespace, tried by a thread that ends with it.
+fn is_net(file: &File) -> bool {
+    let enter = || setns(file, CloneFlags::CLONE_NEWNET).is_ok();
+    std::thread::scope(|scope| scope.spawn(enter).join().unwrap_or(false))
 }
 
 impl AsRawFd for Namespace {

@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{addr, alias, attach, in_own_namespace, ip, make_net, name, output};
+use common::{Namespace, addr, alias, attach, in_own_namespace, ip, make_net, name, output};
 use netloom_linux::{
     AdminState, Applied, BridgeSpec, Change, Kernel, KernelError, KernelStep, LinuxKernel, NextHop,
     Place, PortFlags, RouteSpec, Switch, SysctlKey, VethEnd, VethSpec,
 };
 use netloom_types::MacAddr;
+use std::path::Path;
 
 fn bridge(text: &str) -> BridgeSpec {
     BridgeSpec {
@@ -275,6 +276,44 @@ fn a_path_that_is_no_namespace_of_a_container_is_refused() {
         );
         let error = move_to("/nowhere/at/all").unwrap_err();
         assert!(error.is_not_found(), "{error}");
+    });
+}
+
+#[test]
+fn a_namespace_mounted_on_a_file_is_one() {
+    in_own_namespace(|| {
+        // Docker and `ip netns` mount a container's namespace on a file, whose link does not tell
+        // what it is.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        output("mount", &["--make-rprivate", "/"]);
+        let dir = tempfile::tempdir().unwrap();
+        let container = Namespace::new();
+        let mounted = |what: &Path, file: &str| {
+            let file = dir.path().join(file);
+            std::fs::write(&file, "").unwrap();
+            let words = [what.to_str().unwrap(), file.to_str().unwrap()];
+            output("mount", &["--bind", words[0], words[1]]);
+            file
+        };
+        let net = mounted(&container.path, "net");
+        let other = mounted(Path::new("/proc/self/ns/uts"), "uts");
+        let kernel = LinuxKernel::open().unwrap();
+        kernel
+            .apply(&KernelStep::CreateVeth(veth("h0", "p0", None)))
+            .unwrap();
+        let move_to = |namespace: &Path| {
+            let (link, namespace) = (name("p0"), namespace.to_owned());
+            kernel.apply(&KernelStep::MoveLink { link, namespace })
+        };
+        let error = move_to(&other).unwrap_err();
+        assert!(
+            matches!(error, KernelError::NotANamespace { .. }),
+            "{error}"
+        );
+        move_to(&net).unwrap();
+        assert!(kernel.link(&name("p0")).unwrap().is_none());
+        output("umount", &[net.to_str().unwrap()]);
+        output("umount", &[other.to_str().unwrap()]);
     });
 }
 
