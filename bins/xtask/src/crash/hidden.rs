@@ -62,7 +62,7 @@ fn own_pool(m: &Machine) -> Result<String> {
 /// database may hold older ones too: the last that answers is the one.
 fn pool_of_blue(m: &Machine) -> Result<String> {
     let file = "/var/lib/docker/network/files/local-kv.db";
-    let pattern = "local-10\\.20\\.0\\.0[_/]24-[0-9a-f]{16}";
+    let pattern = "local-10\\.20\\.0\\.0-24-[0-9a-f]{16}";
     let found = m
         .host
         .shell(&format!("grep -aoE '{pattern}' {file} | sort -u"))?

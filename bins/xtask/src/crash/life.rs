@@ -186,9 +186,7 @@ fn all_works(m: &Machine) -> Result<()> {
         m.docker("exec two ping -c 1 -W 1 one")
     })?;
     let page = netloom_lab::wait_for("the published port", 10, || {
-        m.host
-            .exec("busybox wget -q -T 3 -O - http://127.0.0.1:8080/")?
-            .ok()
+        m.host.exec("xtask fetch http://127.0.0.1:8080/")?.ok()
     })?;
     ensure!(page == "one", "another server answered at the port: {page}");
     Ok(())

@@ -184,7 +184,12 @@ fn live(m: &Machine, plan: &Plan<'_>, seen: &mut Seen) -> bool {
             continue;
         }
         if let Err(e) = step_with_deaths(m, step, points, seen) {
-            seen.failed(format!("{} / {}: {e:#}", step.name, points.join(", then ")));
+            let earlier = deaths(plan, step.name);
+            let here = points.join(", then ");
+            seen.failed(format!(
+                "{} / {here}: {e:#}; deaths before: {earlier}",
+                step.name
+            ));
             seen.duplicates += usize::from(m.no_address_is_out_twice().is_err());
             m.last_words();
             return false;
@@ -197,20 +202,22 @@ fn live(m: &Machine, plan: &Plan<'_>, seen: &mut Seen) -> bool {
         }
         Err(e) => {
             seen.leaks += 1;
-            let deaths: Vec<String> = LIFE
-                .iter()
-                .zip(plan)
-                .filter(|(_, points)| !points.is_empty())
-                .map(|(step, points)| format!("{} / {}", step.name, points.join(", then ")))
-                .collect();
-            seen.failed(format!(
-                "the end of a life: {e:#}; deaths: {}",
-                deaths.join("; ")
-            ));
+            let deaths = deaths(plan, "");
+            seen.failed(format!("the end of a life: {e:#}; deaths: {deaths}"));
             m.last_words();
             false
         }
     }
+}
+
+/// The deaths that were planned before the step named `until`.
+fn deaths(plan: &Plan<'_>, until: &str) -> String {
+    let steps = LIFE.iter().zip(plan).take_while(|(s, _)| s.name != until);
+    let with_deaths = steps.filter(|(_, points)| !points.is_empty());
+    with_deaths
+        .map(|(step, points)| format!("{} / {}", step.name, points.join(", then ")))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn step_with_deaths(m: &Machine, step: &Step, points: &[&str], seen: &mut Seen) -> Result<()> {
