@@ -84,10 +84,13 @@ impl Namespace {
         let link = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
         let target = std::fs::read_link(&link)
             .map_err(|e| KernelError::io(format!("examining {}", path.display()), e))?;
-        let named_net = target.to_string_lossy().starts_with("net:");
         // Where the namespace is mounted on the path itself, as Docker and `ip netns` do, the link
         // gives that path instead, and only entering it tells the type.
-        if !named_net && !(target.is_absolute() && is_net(&file)) {
+        let right = match target.is_absolute() {
+            true => is_net(&file),
+            false => target.to_string_lossy().starts_with("net:"),
+        };
+        if !right {
             return Err(not("it is a namespace of another type"));
         }
         let id = NamespaceId::of(&file)?;
