@@ -349,6 +349,9 @@ impl Drop for Ticket {
 }
 
 /// Runs a short blocking piece of work from a task.
+///
+/// Measured against running it without telling the runtime: one caller sees no difference, 64
+/// callers on two threads commit more, because the other thread's tasks queue up meanwhile.
 fn block<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
