@@ -88,22 +88,25 @@ fn a_number_free_all_the_while_is_found() {
 }
 
 #[test]
-fn a_hint_in_the_making_refuses_nobody() {
+fn a_hint_in_the_making_refuses_nobody_and_hides_nothing() {
     in_many_orders(|| {
-        // One thread fills the second word while the other opens it and then wants a number: the
-        // only way to that word leads over its hint.
-        let map = map(128, Policy::LowestFree);
-        map.reserve(0, 127);
-        let (filler, seeker) = (Arc::clone(&map), Arc::clone(&map));
+        // The eighth word is full but not marked, and so far off that only its hint leads to it. One
+        // thread meets and marks it while the other opens it and then wants a number.
+        let map = map(512, Policy::LowestFree);
+        map.reserve(0, 511);
+        map.allocate_at(511).unwrap();
+        let (marker, seeker) = (Arc::clone(&map), Arc::clone(&map));
         let got = together(vec![
-            Box::new(move || filler.allocate_at(127).ok().map(|()| 127_usize))
-                as Box<dyn FnOnce() -> _ + Send>,
+            Box::new(move || marker.allocate()) as Box<dyn FnOnce() -> _ + Send>,
             Box::new(move || {
-                seeker.release(64).unwrap();
+                for index in [453, 454, 455] {
+                    seeker.release(index).unwrap();
+                }
                 seeker.allocate()
             }),
         ]);
-        assert!(got[1].is_some(), "refused while number 64 or 127 was free");
+        assert!(got[1].is_some(), "refused while a number was free");
+        assert_hints_hide_nothing(&map);
     });
 }
 
