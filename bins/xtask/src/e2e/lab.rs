@@ -143,7 +143,8 @@ impl Lab {
         self.endpoint(container, network, "GlobalIPv6Address")
     }
 
-    fn endpoint(&self, container: &str, network: &str, field: &str) -> Result<String> {
+    /// A field of what Docker tells of a container's place in a network; empty is an error.
+    pub(crate) fn endpoint(&self, container: &str, network: &str, field: &str) -> Result<String> {
         let path = format!("(index .NetworkSettings.Networks \"{network}\").{field}");
         let value = self.docker(&format!("inspect -f '{{{{{path}}}}}' {container}"))?;
         ensure!(!value.is_empty(), "{container} has no {field} in {network}");

@@ -8,6 +8,7 @@ mod isolation;
 mod lab;
 mod lifecycle;
 mod modes;
+mod placement;
 mod ports;
 mod soak;
 
@@ -76,12 +77,13 @@ impl Scenario {
 }
 
 /// Every theme, in the order of running: what others rest on comes first.
-const THEMES: [&[Scenario]; 8] = [
+const THEMES: [&[Scenario]; 9] = [
     basics::SCENARIOS,
     ports::SCENARIOS,
     modes::SCENARIOS,
     isolation::SCENARIOS,
     ipam::SCENARIOS,
+    placement::SCENARIOS,
     compose::SCENARIOS,
     lifecycle::SCENARIOS,
     soak::SCENARIOS,
