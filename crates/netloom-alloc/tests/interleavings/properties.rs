@@ -89,7 +89,8 @@ fn a_number_free_all_the_while_is_found() {
 
 #[test]
 fn a_hint_in_the_making_refuses_nobody_and_hides_nothing() {
-    in_many_orders(|| {
+    // The window is narrow: without the look at the leaves, 30,000 orders found the fault, 3,000 not.
+    let body = || {
         // The eighth word is full but not marked, and so far off that only its hint leads to it. One
         // thread meets and marks it while the other opens it and then wants a number.
         let map = map(512, Policy::LowestFree);
@@ -107,7 +108,9 @@ fn a_hint_in_the_making_refuses_nobody_and_hides_nothing() {
         ]);
         assert!(got[1].is_some(), "refused while a number was free");
         assert_hints_hide_nothing(&map);
-    });
+    };
+    shuttle::check_random(body, 10 * SCHEDULES);
+    shuttle::check_pct(body, 10 * SCHEDULES, 3);
 }
 
 #[test]
