@@ -37,7 +37,8 @@ impl Program {
         let inherited = std::env::vars_os().filter(|(name, _)| {
             // Another manager's sockets, if any, were for this process and not for its children.
             let name = name.as_bytes();
-            !name.starts_with(b"LISTEN_") && name != b"NOTIFY_SOCKET"
+            let managers = [&b"LISTEN_"[..], b"NOTIFY_SOCKET", b"WATCHDOG_"];
+            !managers.iter().any(|its| name.starts_with(its))
         });
         let extra = extra
             .iter()

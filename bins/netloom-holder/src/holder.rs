@@ -2,7 +2,8 @@
 
 use crate::child::{Child, Program};
 use crate::door::{Alive, Door, Step};
-use crate::notify::Notifications;
+use crate::notify::{Notifications, Word};
+use crate::pulse::{Pulse, SILENCE_MAX};
 use crate::sockets::{PluginSocket, Socket, make_directory};
 use crate::{Arguments, Ready, say};
 use anyhow::Context;
@@ -31,6 +32,7 @@ struct Holder {
     api: Socket,
     notifications: Notifications,
     door: Door,
+    pulse: Pulse,
     daemon: Child,
     relay: Option<Child>,
     phase: Phase,
@@ -72,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 _ => {}
             }
         }
-        holder.listen_for_ready();
+        holder.listen();
     }
     Ok(())
 }
@@ -90,9 +92,11 @@ impl Holder {
             api.give_to_group(group)?;
         }
         let notifications = Notifications::open(&arguments.run_dir)?;
+        let silence = SILENCE_MAX.as_micros().to_string();
         let daemon = Program::new(
             &arguments.daemon,
             &[
+                ("WATCHDOG_USEC", OsStr::new(&silence)),
                 // No LISTEN_PID: the id is not known before the process runs, and the convention's
                 // readers (listenfd) take its absence for consent.
                 ("LISTEN_FDS", OsStr::new("2")),
@@ -108,6 +112,7 @@ impl Holder {
             door: Door::new(clock.monotonic(), arguments.away_limit),
             clock,
             ready: arguments.ready,
+            pulse: Pulse::Unwatched,
             plugin,
             api,
             notifications,
@@ -150,6 +155,11 @@ impl Holder {
             say("the daemon is not back; the plugin's socket is closed until it is");
         }
         self.carry_out(step);
+        if self.pulse.deadline().is_some_and(|at| at <= now) {
+            say("the daemon hangs; ending it");
+            self.daemon.signal(Signal::SIGKILL);
+            self.pulse = Pulse::Unwatched;
+        }
         let due = |child: &Child| child.start_at().is_some_and(|at| at <= now);
         if due(&self.daemon) {
             self.start_daemon(now);
@@ -177,7 +187,7 @@ impl Holder {
                 let step = self.door.ready();
                 self.carry_out(step);
             }
-            (Ok(()), Ready::Notify) => {}
+            (Ok(()), Ready::Notify) => self.pulse = Pulse::Starting { since: now },
         }
     }
 
@@ -206,7 +216,8 @@ impl Holder {
 
     fn daemon_died(&mut self, now: Duration, how: &str) {
         // What the dead instance said of itself is not true of the next one.
-        self.notifications.take_ready();
+        self.notifications.take();
+        self.pulse = Pulse::Unwatched;
         self.daemon.died(now, how);
         let step = self.door.died(now);
         self.carry_out(step);
@@ -241,11 +252,23 @@ impl Holder {
         }
     }
 
-    fn listen_for_ready(&mut self) {
-        let ready = self.notifications.take_ready();
-        if ready && self.phase == Phase::Holding && self.daemon.pid().is_some() {
-            let step = self.door.ready();
-            self.carry_out(step);
+    /// Hears what the daemon says.
+    fn listen(&mut self) {
+        for word in self.notifications.take() {
+            if self.phase != Phase::Holding || self.daemon.pid().is_none() {
+                continue;
+            }
+            match word {
+                Word::Alive => {
+                    let last = self.clock.monotonic();
+                    self.pulse = Pulse::Beating { last };
+                }
+                Word::Ready => {
+                    self.pulse.ready();
+                    let step = self.door.ready();
+                    self.carry_out(step);
+                }
+            }
         }
     }
 
@@ -274,7 +297,14 @@ impl Holder {
     fn wait(&self, signals: &SignalFd) -> anyhow::Result<()> {
         let starts = self.children().filter_map(Child::start_at);
         let next = match self.phase {
-            Phase::Holding => starts.chain(self.door.deadline()).min(),
+            Phase::Holding => {
+                let deadlines = self
+                    .door
+                    .deadline()
+                    .into_iter()
+                    .chain(self.pulse.deadline());
+                starts.chain(deadlines).min()
+            }
             Phase::Stopping { since } if self.has_work() => Some(since + STOP_MAX),
             Phase::Stopping { .. } => Some(Duration::ZERO),
         };

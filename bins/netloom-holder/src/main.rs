@@ -13,6 +13,7 @@ mod child;
 mod door;
 mod holder;
 mod notify;
+mod pulse;
 mod sockets;
 
 use clap::{Parser, ValueEnum};

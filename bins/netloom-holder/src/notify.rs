@@ -1,4 +1,5 @@
-//! How the daemon says that it is ready: systemd's notification protocol, one word of it.
+//! How the daemon says that it is ready and that it lives: two words of systemd's notification
+//! protocol.
 
 use crate::sockets::make_directory;
 use anyhow::Context;
@@ -10,6 +11,25 @@ use std::path::{Path, PathBuf};
 
 /// A notification has a few short lines; systemd itself reads no more than a page.
 const MESSAGE_BYTES: usize = 4096;
+
+/// What the daemon says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It serves.
+    Ready,
+    /// It lives: asked for by WATCHDOG_USEC.
+    Alive,
+}
+
+impl Word {
+    fn of(line: &[u8]) -> Option<Self> {
+        match line {
+            b"READY=1" => Some(Self::Ready),
+            b"WATCHDOG=1" => Some(Self::Alive),
+            _ => None,
+        }
+    }
+}
 
 /// The socket that NOTIFY_SOCKET names.
 #[derive(Debug)]
@@ -43,17 +63,15 @@ impl Notifications {
         &self.path
     }
 
-    /// Takes all that came, and says whether the daemon said that it is ready.
-    pub(crate) fn take_ready(&self) -> bool {
-        let mut ready = false;
+    /// Takes all that came, in order.
+    pub(crate) fn take(&self) -> Vec<Word> {
+        let mut words = Vec::new();
         let mut buffer = [0; MESSAGE_BYTES];
         while let Ok(length) = self.socket.recv(&mut buffer) {
             let message = buffer.get(..length).unwrap_or_default();
-            ready |= message
-                .split(|byte| *byte == b'\n')
-                .any(|line| line == b"READY=1");
+            words.extend(message.split(|byte| *byte == b'\n').filter_map(Word::of));
         }
-        ready
+        words
     }
 }
 

@@ -16,6 +16,9 @@ use crate::sockets::{Sockets, group_id};
 use crate::state_dir::StateDir;
 use crate::{background, parts, serve};
 
+/// Signs of life within the time that the manager grants: systemd advises two, one more may be late.
+const BEATS: u32 = 4;
+
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn daemon(
     config: Config,
@@ -46,6 +49,7 @@ pub(crate) async fn daemon(
         ))),
         Toggle::Off => None,
     };
+    tokio::spawn(beat());
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
 
@@ -98,6 +102,21 @@ async fn serve_all(
         servers.spawn(serve::metrics(listener, router, stopping.clone()));
     }
     Ok((plugin_file, api_file))
+}
+
+/// Says again and again that this process lives, where its manager listens for that: dockerd waits
+/// without end for one that stands still. It is said from the runtime, so that a runtime whose
+/// threads are all stuck says it no more.
+async fn beat() {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(limit / BEATS);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
 }
 
 /// Tells systemd, where it started us.
