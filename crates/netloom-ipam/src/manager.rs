@@ -99,6 +99,9 @@ impl AddressManager {
         }
         let _one_at_a_time = self.changes.lock().await;
         if self.book().journal.failure().is_some() {
+            let retirement = self.book().journal.retirement();
+            // A panic in it would show again in whatever is opened next.
+            drop(tokio::task::spawn_blocking(retirement).await);
             let book = load(&self.config, &self.disk, &self.ids, &self.registry).await?;
             *self.book() = book;
         }

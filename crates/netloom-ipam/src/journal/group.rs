@@ -95,6 +95,10 @@ impl Shared {
         self.writer().journal()
     }
 
+    pub(super) fn retire(&self) {
+        self.writer().retire();
+    }
+
     pub(super) fn failure(&self) -> Option<Arc<JournalError>> {
         self.queue().failed.clone()
     }

@@ -124,6 +124,13 @@ impl Journal {
         self.shared.failure()
     }
 
+    /// How to end the upkeep of one that failed, after what it is at, which may take a while: two
+    /// of them would write the same files, and the next journal on this disk begins one of its own.
+    pub(crate) fn retirement(&self) -> impl FnOnce() + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.retire()
+    }
+
     /// Its identity, made when it began: two journals never share one.
     #[must_use]
     pub fn id(&self) -> u128 {

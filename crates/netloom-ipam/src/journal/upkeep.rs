@@ -84,13 +84,20 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
+impl Keeper {
+    /// Ends the upkeep, after what it is at.
+    pub(super) fn stop(&mut self) {
         if let Some((sender, handle)) = self.thread.take() {
             drop(sender);
             // A panic of the upkeep lost no event; the next start does its work again.
             drop(handle.join());
         }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

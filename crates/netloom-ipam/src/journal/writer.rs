@@ -90,6 +90,11 @@ impl Writer {
         self.keeper.segment_changed(self.header.first);
     }
 
+    /// Ends the upkeep.
+    pub(super) fn retire(&mut self) {
+        self.keeper.stop();
+    }
+
     /// Makes a frame of `count` events durable.
     pub(super) fn write(&mut self, frame: &mut Vec<u8>, count: u32) -> Result<(), JournalError> {
         let bytes = frame.len().next_multiple_of(SECTOR);
