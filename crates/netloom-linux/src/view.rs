@@ -104,6 +104,8 @@ pub enum TableState {
     Damaged {
         /// What is wrong, one sentence each.
         faults: Vec<String>,
+        /// Rules of somebody else among ours, one sentence each.
+        strays: Vec<String>,
     },
     /// Every chain, set and rule is there.
     Complete,

@@ -175,19 +175,33 @@ fn damage_is_named_and_mended_and_elements_stay() {
         kernel
             .apply(&KernelStep::AddElement(element.clone()))
             .unwrap();
-        for damage in [
-            &["flush", "chain", "inet", "netloom", "forward"][..],
-            &["add", "rule", "inet", "netloom", "forward", "counter"],
-            &["flush", "chain", "bridge", "netloom", "guard4"],
-            &["flush", "table", "inet", "netloom"],
-            &["delete", "table", "bridge", "netloom"],
+        // Faults and strays that each makes.
+        for (damage, told) in [
+            (
+                &["flush", "chain", "inet", "netloom", "forward"][..],
+                (true, false),
+            ),
+            (
+                &["add", "rule", "inet", "netloom", "forward", "counter"],
+                (false, true),
+            ),
+            (
+                &["insert", "rule", "inet", "netloom", "input", "accept"],
+                (false, true),
+            ),
+            (
+                &["flush", "chain", "bridge", "netloom", "guard4"],
+                (true, false),
+            ),
+            (&["flush", "table", "inet", "netloom"], (true, false)),
+            (&["delete", "table", "bridge", "netloom"], (true, false)),
         ] {
             output("nft", damage);
             let state = kernel.netloom_table().unwrap().state;
-            assert!(
-                matches!(&state, TableState::Damaged { faults } if !faults.is_empty()),
-                "{damage:?}"
-            );
+            let TableState::Damaged { faults, strays } = state else {
+                panic!("{damage:?} was not seen");
+            };
+            assert_eq!((!faults.is_empty(), !strays.is_empty()), told, "{damage:?}");
             assert_eq!(
                 kernel.apply(&KernelStep::EnsureTable).unwrap(),
                 Applied::Changed

@@ -197,11 +197,15 @@ fn table(wanted: &Wanted, have: &Snapshot, mends: &mut Vec<Mend>) {
             mends.push(Mend::new(FindingKind::MissingRule, TABLES, text).by(steps));
             return;
         }
-        TableState::Damaged { faults } => {
-            let text = faults.join("; ");
-            mends.push(
-                Mend::new(FindingKind::MissingRule, TABLES, text).by(vec![KernelStep::EnsureTable]),
-            );
+        TableState::Damaged { faults, strays } => {
+            let kinds = [
+                (FindingKind::MissingRule, faults),
+                (FindingKind::StrayRule, strays),
+            ];
+            for (kind, told) in kinds.into_iter().filter(|(_, told)| !told.is_empty()) {
+                let steps = vec![KernelStep::EnsureTable];
+                mends.push(Mend::new(kind, TABLES, told.join("; ")).by(steps));
+            }
         }
         TableState::Complete => {}
     }

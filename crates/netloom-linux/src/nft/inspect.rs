@@ -36,9 +36,16 @@ pub(super) struct Inspection {
     pub(super) wrong: Vec<String>,
     /// What is missing or was changed.
     pub(super) faults: Vec<String>,
+    /// Rules of somebody else in our chains.
+    pub(super) strays: Vec<String>,
 }
 
 impl Inspection {
+    /// Whether everything is there and right, and nothing else.
+    pub(super) fn is_right(&self) -> bool {
+        self.wrong.is_empty() && self.faults.is_empty() && self.strays.is_empty()
+    }
+
     /// Whether nothing at all of ours is there.
     pub(super) fn is_empty(&self) -> bool {
         self.sets.is_empty() && self.chains.is_empty() && self.wrong.is_empty()
@@ -164,7 +171,15 @@ fn inspect_rules(
             .filter(|rule| rule.layer == layer && rule.chain == chain.name)
             .map(|rule| rule.comment)
             .collect();
-        if have != want {
+        if have == want {
+            continue;
+        }
+        let mut rest = have.iter();
+        // All of ours are there, in order, and others among them.
+        if want.iter().all(|ours| rest.any(|rule| rule == ours)) {
+            let stray = format!("chain {} has rules that netloom did not write", chain.name);
+            found.strays.push(stray);
+        } else {
             let fault = format!("the rules of chain {} were changed", chain.name);
             found.faults.push(fault);
         }

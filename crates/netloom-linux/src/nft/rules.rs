@@ -303,7 +303,7 @@ fn from_bridge() -> Chain {
         .rule("untracked", [conntrack(Conntrack::State, INVALID)], DROP)
 }
 
-/// Echo requests and open ports of networks without translation.
+/// A container's own address and port that are open without translation.
 fn open_port(version: u8, set: &'static str) -> Match {
     let at = NAME_WORDS.saturating_add(words(version));
     vec![
@@ -354,6 +354,26 @@ fn to_bridge() -> Chain {
         .rule(
             "IPv6 open ports",
             [family(V6), to("routed6"), open_port(V6, "open6")],
+            ACCEPT,
+        )
+        .rule(
+            "IPv4 open ports from trusted links",
+            [
+                from("trusted"),
+                family(V4),
+                to("nat4"),
+                open_port(V4, "open4"),
+            ],
+            ACCEPT,
+        )
+        .rule(
+            "IPv6 open ports from trusted links",
+            [
+                from("trusted"),
+                family(V6),
+                to("nat6"),
+                open_port(V6, "open6"),
+            ],
             ACCEPT,
         )
         .rule("everything else", [], DROP)

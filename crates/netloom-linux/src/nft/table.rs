@@ -69,7 +69,7 @@ impl Table {
             // A transaction of someone else between reading and writing fails the write.
             let read_at = generation(&mut self.socket)?;
             let found = inspect::inspect(&mut self.socket, &self.rules)?;
-            if found.faults.is_empty() && found.wrong.is_empty() {
+            if found.is_right() {
                 return Ok(Applied::AlreadySo);
             }
             let batch = self.mending(&found);
@@ -142,12 +142,18 @@ impl Table {
             }
             let state = if found.is_empty() {
                 TableState::Absent
-            } else if found.wrong.is_empty() && found.faults.is_empty() {
+            } else if found.is_right() {
                 TableState::Complete
             } else {
-                let Inspection { wrong, faults, .. } = found;
+                let Inspection {
+                    wrong,
+                    faults,
+                    strays,
+                    ..
+                } = found;
                 TableState::Damaged {
                     faults: wrong.into_iter().chain(faults).collect(),
+                    strays,
                 }
             };
             let (elements, strangers) = fold(&all);
