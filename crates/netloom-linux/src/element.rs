@@ -79,8 +79,8 @@ pub enum Element {
         /// What may come in.
         mode: InboundMode,
     },
-    /// A port that is open from outside without address translation, where the mode is
-    /// [`InboundMode::Routed`].
+    /// A port that is open without address translation: to everyone outside where the mode is
+    /// [`InboundMode::Routed`], to [`Element::Trusted`] links where it is [`InboundMode::Nat`].
     Open {
         /// The bridge.
         bridge: LinkName,

@@ -516,21 +516,42 @@ fn other_subnets(network: &NetworkPlan, addresses: &[InterfaceAddr]) -> Vec<Subn
 /// The elements of published ports. Ports that the caller publishes, and those of a network
 /// without a way in, have none.
 pub(super) fn port_elements(network: &NetworkPlan, ports: &[PublishedPort]) -> Vec<Element> {
-    ports
-        .iter()
-        .filter_map(|port| port_element(network, port))
-        .collect()
+    let mut elements: Vec<Element> = Vec::new();
+    for port in ports {
+        // Two host ports of one container port open it once.
+        for element in open_element(network, port)
+            .into_iter()
+            .chain(port_element(network, port))
+        {
+            if !elements.contains(&element) {
+                elements.push(element);
+            }
+        }
+    }
+    elements
+}
+
+/// The container's own port, open without translation: in a routed network for all, in a
+/// translated one for the links that it trusts.
+fn open_element(network: &NetworkPlan, port: &PublishedPort) -> Option<Element> {
+    let mode = network.options.mode(Family::of(port.container_ip));
+    let open = match mode {
+        GatewayMode::Routed => true,
+        GatewayMode::Nat => !network.options.trusted.is_empty() && !port.host_ip.is_loopback(),
+        GatewayMode::NatUnprotected | GatewayMode::Isolated => false,
+    };
+    open.then(|| Element::Open {
+        bridge: network.name().clone(),
+        address: port.container_ip,
+        protocol: port.protocol,
+        port: port.container_port,
+    })
 }
 
 fn port_element(network: &NetworkPlan, port: &PublishedPort) -> Option<Element> {
     let family = Family::of(port.container_ip);
     if network.options.mode(family) == GatewayMode::Routed {
-        return Some(Element::Open {
-            bridge: network.name().clone(),
-            address: port.container_ip,
-            protocol: port.protocol,
-            port: port.container_port,
-        });
+        return None;
     }
     // Loopback is the relay's: packets with such addresses must never reach a wire.
     if port.host_ip.is_loopback() {
