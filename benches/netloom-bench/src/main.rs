@@ -2,6 +2,7 @@
 //!
 //! Goals: figures that are ratios of rows of one run, the same flat JSON form in every bench, gates
 //! that a loaded machine does not break. Not goals: absolute figures that compare across machines.
+#![deny(unsafe_code)]
 
 mod alloc;
 mod clock;
