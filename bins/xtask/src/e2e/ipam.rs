@@ -1,5 +1,7 @@
 //! Addresses: ranges, other drivers, exhaustion, overlap, reuse.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 
 use super::{Lab, Scenario};
@@ -23,6 +25,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::whole("ipam: a subnet in use is refused, and named", overlap),
     Scenario::whole("ipam: our driver with Docker's own addresses", dockers_ipam),
+    Scenario::whole(
+        "ipam: a second subnet answers when the first is full, or is refused",
+        second_subnet,
+    ),
+    Scenario::whole(
+        "ipam: exhausted default pools are a clear error, and a removal mends it",
+        exhausted_defaults,
+    ),
     Scenario::whole("ipam: auxiliary addresses are never handed out", aux),
 ];
 
@@ -144,4 +154,74 @@ fn aux(lab: &mut Lab) -> Result<()> {
         .try_docker("run -d --name late --network small lab")?
         .refused()
         .map(drop)
+}
+
+fn second_subnet(lab: &mut Lab) -> Result<()> {
+    let subnets = "--subnet 10.20.0.0/29 --subnet 10.21.0.0/24";
+    let line = format!("network create -d netloom --ipam-driver netloom {subnets} wide");
+    let made = lab.host.try_docker(&line)?;
+    if made.code != 0 {
+        let refused = made.refused()?;
+        ensure!(refused.contains("subnet"), "not clear: {refused}");
+        return Ok(());
+    }
+    // Five free addresses in the first; the gateway has one of six.
+    let mut seen = Vec::new();
+    for n in 0..8 {
+        let name = format!("c{n}");
+        lab.run(&name, "--network wide")?;
+        seen.push(lab.address(&name, "wide")?);
+    }
+    let second = seen.iter().filter(|a| a.starts_with("10.21.0.")).count();
+    ensure!(second == 3, "{second} of three in the second: {seen:?}");
+    // Neighbours of both subnets reach each other on the link, and all reach the world.
+    lab.reaches("c0", "c7")?;
+    lab.reaches("c7", "c0")?;
+    let routes = lab.exec("c0", "ip route")?;
+    ensure!(
+        routes.contains("10.21.0.0/24 dev"),
+        "no static route: {routes}"
+    );
+    for name in ["c0", "c7"] {
+        lab.reaches(name, netloom_lab::Peer::SELF.0)?;
+    }
+    lab.run("wished", "--network wide --ip 10.21.0.99")?;
+    ensure!(
+        lab.address("wished", "wide")? == "10.21.0.99",
+        "another address was given"
+    );
+    Ok(())
+}
+
+/// The daemon with a line in its configuration file, and afterwards without.
+fn with_setting(lab: &Lab, line: &str, then: impl FnOnce() -> Result<()>) -> Result<()> {
+    let dir = lab.host.path("/etc/netloom");
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("netloom.toml"), line)?;
+    lab.host.kill_netloom_daemon()?;
+    lab.host.wait_for_netloom()?;
+    then()?;
+    fs::remove_file(dir.join("netloom.toml"))?;
+    lab.host.kill_netloom_daemon()?;
+    lab.host.wait_for_netloom()
+}
+
+fn exhausted_defaults(lab: &mut Lab) -> Result<()> {
+    with_setting(lab, "default_pools = [\"10.200.0.0/22:24\"]", || {
+        for n in 0..4 {
+            lab.network(&format!("n{n}"), "")?;
+        }
+        let line = "network create -d netloom --ipam-driver netloom n4";
+        let refused = lab.host.try_docker(line)?.refused()?;
+        ensure!(
+            refused.contains("in use") && refused.contains("--subnet"),
+            "neither cause nor next step: {refused}"
+        );
+        lab.docker("network rm n1")?;
+        lab.network("n4", "")?;
+        let subnet =
+            lab.docker("network inspect -f '{{range .IPAM.Config}}{{.Subnet}}{{end}}' n4")?;
+        ensure!(subnet == "10.200.1.0/24", "{subnet} was given");
+        lab.docker("network rm n0 n2 n3 n4").map(drop)
+    })
 }

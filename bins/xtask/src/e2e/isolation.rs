@@ -23,6 +23,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         spoofing,
     ),
     Scenario::whole(
+        "isolation: a container cannot use another's IPv6 address",
+        spoofing_six,
+    ),
+    Scenario::whole(
         "isolation: our networks and Docker's own bridge are closed to each other",
         docker_bridge,
     ),
@@ -92,6 +96,22 @@ fn spoofing(lab: &mut Lab) -> Result<()> {
     lab.exec("rogue", "ip link set eth0 address 02:42:de:ad:be:ef")?;
     lab.exec("rogue", "ip link set eth0 up")?;
     lab.is_cut_off("rogue", &one)
+}
+
+fn spoofing_six(lab: &mut Lab) -> Result<()> {
+    lab.network("both", "--ipv6 --subnet 10.22.0.0/24 --subnet fd00:22::/64")?;
+    lab.run("one", "--network both")?;
+    lab.run("rogue", "--network both --cap-add NET_ADMIN")?;
+    let one = lab.address6("one", "both")?;
+    lab.reaches("rogue", &one)?;
+    lab.exec("rogue", "ip -6 addr add fd00:22::250/64 dev eth0")?;
+    let forged = format!("exec rogue ping -6 -c 2 -W 1 -I fd00:22::250 {one}");
+    ensure!(
+        lab.host.try_docker(&forged)?.code != 0,
+        "a forged address is let through"
+    );
+    // Nor does anybody reach the forged address: its advertisements are not let through.
+    lab.is_cut_off("one", "fd00:22::250")
 }
 
 fn docker_bridge(lab: &mut Lab) -> Result<()> {

@@ -13,6 +13,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::whole("ports: a host address limits who reaches it", host_address),
     Scenario::whole("ports: a taken port is refused, and named", taken),
     Scenario::whole("ports: IPv6", ipv6),
+    Scenario::whole("ports: SCTP", sctp),
+    Scenario::whole(
+        "ports: those that Docker publishes stand in `docker ps`",
+        dockers_own,
+    ),
+    Scenario::whole(
+        "ports: flows of a removed UDP port are forgotten",
+        forgotten_flows,
+    ),
+    Scenario::whole(
+        "ports: they move with the gateway to another network",
+        hand_over,
+    ),
     Scenario::whole("ports: many of one container come and go together", many),
 ];
 
@@ -220,6 +233,97 @@ fn many(lab: &mut Lab) -> Result<()> {
         lab.fetch_from_peer(&url(9049))? == "web",
         "a freed port does not answer"
     );
+    Ok(())
+}
+
+/// Not every kernel speaks SCTP itself; what ours needs is that it forwards it.
+fn sctp(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    lab.run("one", "--network blue -p 8400:80/sctp")?;
+    let told = lab.host.netloom("port one")?.ok()?;
+    ensure!(told.contains("8400/sctp"), "{told}");
+    let elements = |lab: &Lab| -> Result<bool> {
+        let table = lab.host.exec("nft list table inet netloom")?.ok()?;
+        Ok(table
+            .lines()
+            .any(|l| l.contains("sctp") && l.contains("8400")))
+    };
+    ensure!(elements(lab)?, "no map of the kernel leads SCTP port 8400");
+    lab.run("two", "--network blue -p 8400:80/udp")?;
+    lab.docker("rm -f one")?;
+    ensure!(!elements(lab)?, "the port outlived its container");
+    Ok(())
+}
+
+fn dockers_own(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24 -o netloom.ports=docker")?;
+    lab.serve("web", "--network blue -p 8402:80")?;
+    lab.run("other", "--network blue")?;
+    let shown = lab.docker("ps --filter name=web --format '{{.Ports}}'")?;
+    ensure!(
+        shown.contains(":8402->80/tcp"),
+        "`docker ps` shows `{shown}`"
+    );
+    ensure!(lab.fetch_from_peer(&url(8402))? == "web", "not by the wire");
+    lab.reaches("other", "web")?;
+    lab.reaches("web", Peer::SELF.0)
+}
+
+fn forgotten_flows(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    let ask = format!(
+        "bash -c 'exec 3<>/dev/udp/{}/8053; echo marco >&3; timeout 3 head -n 1 <&3'",
+        Peer::HOST.0
+    );
+    let flows = |lab: &Lab| -> Result<String> {
+        let list = lab.host.shell("conntrack -L -p udp 2>/dev/null")?.ok()?;
+        let of_port: Vec<&str> = list.lines().filter(|l| l.contains("dport=8053")).collect();
+        Ok(of_port.join("\n"))
+    };
+    // Another address for the second one: what is left of a flow would lead to nobody.
+    for address in ["10.20.0.11", "10.20.0.12"] {
+        lab.run(
+            "echo",
+            &format!("--network blue --ip {address} -p 8053:80/udp"),
+        )?;
+        lab.echo_udp("echo")?;
+        let answer = lab.peer.exec(&ask)?;
+        ensure!(answer.stdout == "marco", "no echo by {address}: {answer}");
+        ensure!(!flows(lab)?.is_empty(), "the kernel follows no flow");
+        lab.docker("rm -f echo")?;
+        lab.host.stop("echo", "KILL")?;
+        let left = flows(lab)?;
+        ensure!(left.is_empty(), "flows to the removed port: {left}");
+    }
+    Ok(())
+}
+
+fn hand_over(lab: &mut Lab) -> Result<()> {
+    lab.network("alpha", "--subnet 10.24.0.0/24")?;
+    lab.network("beta", "--subnet 10.25.0.0/24")?;
+    lab.serve("web", "--network alpha -p 8403:80")?;
+    let answers = |lab: &Lab, by: &str| -> Result<()> {
+        let answer = lab.fetch_from_peer(&url(8403)).context(by.to_owned())?;
+        ensure!(answer == "web", "{by}: the port answers `{answer}`");
+        let answer = lab
+            .fetch_from_host("http://127.0.0.1:8403/")
+            .context(by.to_owned())?;
+        ensure!(answer == "web", "{by}: 127.0.0.1 answers `{answer}`");
+        Ok(())
+    };
+    answers(lab, "one network")?;
+    lab.docker("network connect beta web")?;
+    answers(lab, "two networks")?;
+    lab.docker("network disconnect alpha web")?;
+    answers(lab, "after its first network is gone")?;
+    lab.docker("network connect alpha web")?;
+    answers(lab, "after the first is back")?;
+    lab.docker("network disconnect beta web")?;
+    answers(lab, "after the second is gone")?;
+    // Docker programs the new way out before it revokes the old one, or after; neither may leave
+    // an element behind.
+    lab.docker("rm -f web")?;
+    ensure!(lab.fetch_from_peer(&url(8403)).is_err(), "the port is left");
     Ok(())
 }
 
