@@ -215,7 +215,7 @@ fn echo_datagrams(port: u16) -> Result<bool> {
 /// A GET of `http://ADDRESS:PORT/` within three seconds.
 fn fetch(url: &str) -> Result<bool> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
-    let address = rest.trim_end_matches('/');
+    let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address: SocketAddr = match address.parse::<IpAddr>() {
         Ok(ip) => (ip, 80).into(),
         Err(_) => address.parse()?,
@@ -223,7 +223,7 @@ fn fetch(url: &str) -> Result<bool> {
     let patience = Duration::from_secs(3);
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(stream, "GET / HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;

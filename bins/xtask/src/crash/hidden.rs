@@ -1,7 +1,7 @@
 //! Steps that no person asks for: starts, repairs, settlements, compaction.
 
 use anyhow::{Context, Result};
-use netloom_lab::Done;
+use netloom_lab::{DockerHost, Done};
 use serde_json::{Value, json};
 
 use super::life::becomes_true;
@@ -13,8 +13,8 @@ const SETTLED_WITHIN: u64 = 30;
 
 /// A subnet that no network of the life has.
 const OWN: &str = "10.60.0.0/24";
-/// An address of the network `blue` that no container gets by itself.
-const UNUSED: &str = "10.20.0.250";
+/// The subnet of the network `blue`.
+const BLUE: &str = "10.20.0.0/24";
 /// With crash points a file of the journal holds 64 frames of 512 bytes (32 KiB, the least); each
 /// pair writes two.
 const PAIRS: usize = 80;
@@ -58,25 +58,32 @@ fn own_pool(m: &Machine) -> Result<String> {
     })
 }
 
-/// The reference that Docker keeps for the network `blue`. Docker's API does not show it, and its
-/// database may hold older ones too: the last that answers is the one.
-fn pool_of_blue(m: &Machine) -> Result<String> {
+/// The reference to its pool that Docker keeps for the network with `subnet`. Docker's API does
+/// not show it, and its database may hold older ones too: the one that answers is the one.
+pub(crate) fn pool_reference(host: &DockerHost, subnet: &str) -> Result<String> {
     let file = "/var/lib/docker/network/files/local-kv.db";
-    let pattern = "local-10\\.20\\.0\\.0-24-[0-9a-f]{16}";
-    let found = m
-        .host
-        .shell(&format!("grep -aoE '{pattern}' {file} | sort -u"))?
+    let pattern = subnet.replace('.', "\\.").replace('/', "-");
+    let found = host
+        .shell(&format!(
+            "grep -aoE 'local-{pattern}-[0-9a-f]{{16}}' {file} | sort -u"
+        ))?
         .ok()?;
+    let base = subnet.rsplit_once('.').map_or(subnet, |(base, _)| base);
+    let unused = format!("{base}.250");
     let answers = |id: &&str| {
-        let release = json!({ "PoolID": id, "Address": UNUSED });
-        let request = json!({ "PoolID": id, "Address": UNUSED, "Options": {} });
-        m.plugin("IpamDriver.RequestAddress", &request).is_ok()
-            && m.plugin("IpamDriver.ReleaseAddress", &release).is_ok()
+        let ask = |method: &str, body: Value| host.plugin(method, &body.to_string()).is_ok();
+        let request = json!({ "PoolID": id, "Address": unused, "Options": {} });
+        let release = json!({ "PoolID": id, "Address": unused });
+        ask("IpamDriver.RequestAddress", request) && ask("IpamDriver.ReleaseAddress", release)
     };
     let id = found.lines().find(answers);
     Ok(id
         .context("Docker keeps no reference that answers")?
         .to_owned())
+}
+
+fn pool_of_blue(m: &Machine) -> Result<String> {
+    pool_reference(&m.host, BLUE)
 }
 
 fn address_in(m: &Machine, pool: &str) -> Result<String> {

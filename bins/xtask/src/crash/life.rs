@@ -118,7 +118,9 @@ pub(super) const LIFE: &[Step] = &[
         } else {
             Again::Yes
         })
-    }),
+    })
+    // The published port moves to the network that is left.
+    .check(all_works),
     Step::new("an address nobody confirms", hidden::in_doubt).alone(),
     Step::new("a pool nobody uses", hidden::stray_pool).alone(),
     Step::new("an endpoint nobody joins", hidden::stray_endpoint).alone(),

@@ -1,5 +1,6 @@
 //! A Docker host whose daemon can be told where to die.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ const SETTLE_AFTER: u64 = 4;
 /// What is in doubt is told of after three times that; some rounds and a busy machine on top.
 const CLEAN_WITHIN: u64 = 45;
 
+/// The holder's pauses are 0, 0.1, 0.2 and 0.4 s so far, and 0.8 s and more from here on.
+const DEATHS_IN_A_ROW: usize = 4;
+
 /// The folder, in the machine, of the plan and the trace.
 const FOLDER: &str = "/lab/crash";
 
@@ -23,6 +27,8 @@ const FOLDER: &str = "/lab/crash";
 pub(super) struct Machine {
     pub(super) host: DockerHost,
     baseline: Snapshot,
+    /// Deaths since the holder was started.
+    deaths: Cell<usize>,
 }
 
 /// Builds the programs with crash points into a folder beside this program.
@@ -65,6 +71,7 @@ impl Machine {
         fs::create_dir_all(host.path(FOLDER))?;
         let mut machine = Self {
             baseline: host.snapshot()?,
+            deaths: Cell::new(0),
             host,
         };
         machine.start()?;
@@ -84,21 +91,37 @@ impl Machine {
     /// # Errors
     /// When the plugin does not answer.
     pub(super) fn start(&self) -> Result<()> {
-        self.launch("")?;
+        self.launch()?;
         self.host.wait_for_netloom()
     }
 
-    /// Starts the holder without waiting for anything; `before` is put before the daemon's name.
-    pub(super) fn launch(&self, before: &str) -> Result<()> {
+    /// Notes deaths that were planned.
+    pub(super) fn died(&self, times: usize) {
+        self.deaths.set(self.deaths.get() + times);
+    }
+
+    /// Starts the holder anew when it has seen many deaths in a row: it pauses for up to 2 s between
+    /// them, which is most of the time that a life would take.
+    ///
+    /// # Errors
+    /// When the plugin does not answer again.
+    pub(super) fn rest(&self) -> Result<()> {
+        if self.deaths.get() < DEATHS_IN_A_ROW {
+            return Ok(());
+        }
+        self.deaths.set(0);
+        self.host.stop_netloom()?;
+        self.start()
+    }
+
+    fn launch(&self) -> Result<()> {
         let settings = format!(
             "NETLOOM_CRASH_DIR={FOLDER} NETLOOM_AUDIT_INTERVAL_S=1 \
              NETLOOM_SETTLE_AFTER_S={SETTLE_AFTER}"
         );
-        let holder = "netloom-holder --relay /opt/netloom/netloom-relay --";
-        self.host.spawn(
-            "netloom",
-            &format!("env {settings} {holder} {before} /opt/netloom/netloomd"),
-        )
+        let holder = "netloom-holder --relay /opt/netloom/netloom-relay -- /opt/netloom/netloomd";
+        self.host
+            .spawn("netloom", &format!("env {settings} {holder}"))
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -224,9 +224,11 @@ fn step_with_deaths(m: &Machine, step: &Step, points: &[&str], seen: &mut Seen) 
     if points.is_empty() {
         return attempt(m, step).map(drop);
     }
+    m.rest()?;
     m.arm(points)?;
     let outcome = attempt(m, step);
     let left = m.disarm()?;
+    m.died(points.len() - left);
     for (n, point) in points.iter().enumerate() {
         if n + left >= points.len() {
             seen.missed += 1;

@@ -26,6 +26,7 @@ use crate::{TestArgs, term};
 use matrix::{Extent, Machines};
 use tally::Seen;
 
+pub(crate) use hidden::pool_reference;
 pub(crate) use machine::build;
 
 /// Runs the smoke, or with `--full` the whole matrix. Needs root and the programs of [`build`].

@@ -53,12 +53,14 @@ pub(super) fn run(extent: Extent, machines: &mut Machines<'_>, seen: &mut Seen) 
 
 fn live(m: &Machine, number: usize, seen: &mut Seen) -> Result<()> {
     for step in LIFE.iter().filter(|s| s.when == When::Always) {
+        m.rest()?;
         let traced = trace(m, number)?;
         let outcome = attempt(m, step);
         let killed = fs::read_link(m.host.path(&format!("/proc/{traced}/exe"))).is_err();
         m.host.stop("strace", "INT")?;
         let went = outcome.with_context(|| step.name)?;
         if killed {
+            m.died(1);
             seen.system_calls += 1;
             seen.survived(went);
         }

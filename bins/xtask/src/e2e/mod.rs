@@ -2,6 +2,7 @@
 
 mod basics;
 mod compose;
+mod faults;
 mod floor;
 mod ipam;
 mod isolation;
@@ -77,7 +78,7 @@ impl Scenario {
 }
 
 /// Every theme, in the order of running: what others rest on comes first.
-const THEMES: [&[Scenario]; 9] = [
+const THEMES: [&[Scenario]; 10] = [
     basics::SCENARIOS,
     ports::SCENARIOS,
     modes::SCENARIOS,
@@ -86,6 +87,7 @@ const THEMES: [&[Scenario]; 9] = [
     placement::SCENARIOS,
     compose::SCENARIOS,
     lifecycle::SCENARIOS,
+    faults::SCENARIOS,
     soak::SCENARIOS,
 ];
 
