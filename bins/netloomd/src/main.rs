@@ -13,6 +13,7 @@ mod docker_numbers;
 mod doctor;
 mod logs;
 mod metrics;
+mod next_pool;
 mod parts;
 mod run;
 mod serve;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use netloom_core::store::Store;
-use netloom_core::{Clock, Driver, Ids, IpamAdmin, Runtime, SystemClock};
+use netloom_core::{Clock, Controller, Driver, Ids, IpamAdmin, Runtime, SystemClock};
 use netloom_docker::{ClientSettings, DockerClient, PluginState};
 use netloom_drivers::{
     BridgeConfig, BridgeDriver, FirstInterfaceNumber, NoRelay, PortKeeper, RelayClient,
@@ -21,6 +21,7 @@ use crate::daemon::{Daemon, Seen};
 use crate::docker_admin::DockerAdmin;
 use crate::docker_numbers;
 use crate::metrics::Metrics;
+use crate::next_pool::NextPool;
 use crate::state_dir::{StateDir, boot_id};
 
 /// What lies below the parts: the machine, or a test's model of it.
@@ -106,7 +107,12 @@ pub(crate) async fn assemble(
     .await?;
     engine.set_grace(config.settle_after);
     let metrics = Arc::new(Metrics::new());
-    let mut plugin = PluginState::new(Arc::new(engine.clone()), Arc::clone(&ipam) as _);
+    let controller: Arc<dyn Controller> = Arc::new(engine.clone());
+    let pools = NextPool {
+        ipam: Arc::clone(&ipam),
+        controller: Arc::clone(&controller),
+    };
+    let mut plugin = PluginState::new(controller, Arc::new(pools));
     plugin.settings.deadline = config.deadline;
     plugin.observer = Arc::clone(&metrics) as _;
     let docker = DockerAdmin::new(&config.docker_socket, &config.plugin_name()?);

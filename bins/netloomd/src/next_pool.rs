@@ -1,0 +1,179 @@
+//! A network with several subnets of one family: when the first is full, the next one answers.
+//!
+//! Docker asks the pool of a network's first subnet alone and gives up when it is full; it takes
+//! an address of another pool from it without a question, and releases it to the first again. So
+//! which pools belong together is known only here, where the networks are.
+
+use async_trait::async_trait;
+use netloom_core::{
+    AddressRequest, Controller, Ipam, IpamAdmin, IpamError, NetworkSpec, PoolGrant, PoolRequest,
+    PoolView, Purpose,
+};
+use netloom_types::{InterfaceAddr, MacAddr, PoolId};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Address management that knows which pools are of one network.
+#[derive(Debug)]
+pub(crate) struct NextPool {
+    pub(crate) ipam: Arc<dyn IpamAdmin>,
+    pub(crate) controller: Arc<dyn Controller>,
+}
+
+impl NextPool {
+    async fn networks(&self) -> Vec<NetworkSpec> {
+        let networks = self.controller.networks().await;
+        networks.into_iter().map(|network| network.spec).collect()
+    }
+
+    /// The first address that one of the following pools of the same network gives.
+    async fn from_the_next(&self, request: &AddressRequest) -> Option<InterfaceAddr> {
+        let pools = self.ipam.pools().await;
+        for pool in following(&self.networks().await, &pools, &request.pool) {
+            let request = AddressRequest {
+                pool,
+                ..request.clone()
+            };
+            if let Ok(address) = self.ipam.request_address(request).await {
+                return Some(address);
+            }
+        }
+        None
+    }
+}
+
+#[async_trait]
+impl Ipam for NextPool {
+    async fn request_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
+        self.ipam.request_pool(request).await
+    }
+
+    async fn release_pool(&self, pool: &PoolId) -> Result<(), IpamError> {
+        self.ipam.release_pool(pool).await
+    }
+
+    async fn request_address(&self, request: AddressRequest) -> Result<InterfaceAddr, IpamError> {
+        let any = request.wanted.is_none() && request.purpose == Purpose::Endpoint;
+        match self.ipam.request_address(request.clone()).await {
+            Err(IpamError::Exhausted(full)) if any => self
+                .from_the_next(&request)
+                .await
+                .ok_or(IpamError::Exhausted(full)),
+            answer => answer,
+        }
+    }
+
+    async fn release_address(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
+        self.ipam.release_address(pool, ip).await?;
+        if !may_be_of_another(&self.networks().await, ip) {
+            return Ok(());
+        }
+        // A reference that does not hold the address gives nothing back.
+        for view in self.ipam.pools().await {
+            if view.subnet.contains(ip) {
+                for other in view.references.iter().filter(|other| *other != pool) {
+                    self.ipam.release_address(other, ip).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
+        self.ipam.confirm(ip, mac).await
+    }
+}
+
+/// One reference to each of the other pools of the same family that are of `pool`'s network, in
+/// the order of the network's subnets.
+fn following(networks: &[NetworkSpec], pools: &[PoolView], pool: &PoolId) -> Vec<PoolId> {
+    let Some(own) = pools.iter().find(|view| view.references.contains(pool)) else {
+        return Vec::new();
+    };
+    let is_own = |network: &&NetworkSpec| network.subnets.iter().any(|s| s.subnet == own.subnet);
+    let Some(network) = networks.iter().find(is_own) else {
+        return Vec::new();
+    };
+    network
+        .subnets_of(own.subnet.family())
+        .filter(|spec| spec.subnet != own.subnet)
+        .filter_map(|spec| {
+            let view = pools.iter().find(|view| view.subnet == spec.subnet)?;
+            view.references.first().cloned()
+        })
+        .collect()
+}
+
+/// Whether `ip` lies in a network with several subnets of its family.
+fn may_be_of_another(networks: &[NetworkSpec], ip: IpAddr) -> bool {
+    networks.iter().any(|network| {
+        network
+            .subnet_of(ip)
+            .is_some_and(|own| network.subnets_of(own.subnet.family()).count() > 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netloom_core::{AddressSpace, Reach, SubnetSpec};
+    use std::collections::BTreeMap;
+
+    fn network(subnets: &[&str]) -> NetworkSpec {
+        NetworkSpec {
+            id: "a1".repeat(32).parse().unwrap(),
+            driver: "bridge".into(),
+            subnets: subnets.iter().map(|text| subnet(text)).collect(),
+            reach: Reach::External,
+            options: BTreeMap::new(),
+        }
+    }
+
+    fn subnet(text: &str) -> SubnetSpec {
+        SubnetSpec {
+            subnet: text.parse().unwrap(),
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+        }
+    }
+
+    fn pool(text: &str, reference: &str) -> PoolView {
+        PoolView {
+            subnet: text.parse().unwrap(),
+            space: AddressSpace::Local,
+            range: None,
+            references: vec![reference.parse().unwrap()],
+            gateway: None,
+            capacity: 6,
+            used: 6,
+            fill: vec![],
+        }
+    }
+
+    #[test]
+    fn the_other_subnets_of_the_family_follow_in_the_networks_order() {
+        let pools = [
+            pool("10.1.0.0/29", "first"),
+            pool("10.2.0.0/29", "second"),
+            pool("10.9.0.0/29", "strange"),
+            pool("fd00::/64", "six"),
+        ];
+        let networks = [network(&["10.1.0.0/29", "10.2.0.0/29", "fd00::/64"])];
+        let after = |id: &str| following(&networks, &pools, &id.parse().unwrap());
+        assert_eq!(after("first"), ["second".parse().unwrap()]);
+        assert_eq!(after("second"), ["first".parse().unwrap()]);
+        assert_eq!(after("six"), []);
+        assert_eq!(after("strange"), []);
+        assert_eq!(after("unknown"), []);
+    }
+
+    #[test]
+    fn only_networks_with_several_subnets_are_looked_through_at_a_release() {
+        let of = |subnets: &[&str], ip: &str| {
+            may_be_of_another(&[network(subnets)], ip.parse().unwrap())
+        };
+        assert!(of(&["10.1.0.0/29", "10.2.0.0/29"], "10.2.0.3"));
+        assert!(!of(&["10.1.0.0/29", "fd00::/64"], "10.1.0.3"));
+        assert!(!of(&["10.1.0.0/29", "10.2.0.0/29"], "10.3.0.3"));
+    }
+}
