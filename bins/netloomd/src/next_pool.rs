@@ -27,7 +27,7 @@ impl NextPool {
     }
 
     /// The first address that one of the following pools of the same network gives.
-    async fn from_the_next(&self, request: &AddressRequest) -> Option<InterfaceAddr> {
+    async fn next_address(&self, request: &AddressRequest) -> Option<InterfaceAddr> {
         let pools = self.ipam.pools().await;
         for pool in following(&self.networks().await, &pools, &request.pool) {
             let request = AddressRequest {
@@ -56,7 +56,7 @@ impl Ipam for NextPool {
         let any = request.wanted.is_none() && request.purpose == Purpose::Endpoint;
         match self.ipam.request_address(request.clone()).await {
             Err(IpamError::Exhausted(full)) if any => self
-                .from_the_next(&request)
+                .next_address(&request)
                 .await
                 .ok_or(IpamError::Exhausted(full)),
             answer => answer,
