@@ -62,15 +62,10 @@ pub(crate) async fn create_endpoint(state: &PluginState, body: &[u8]) -> Answer 
     let request: CreateEndpointRequest = decode(body)?;
     let lacks_mac = request.interface.0.mac_address.is_empty();
     let spec = parse::endpoint_spec(request)?;
-    let grant = state.controller.create_endpoint(spec.clone()).await?;
-    if let Err(taken) = confirm(state, &spec).await {
-        let undone = state.controller.delete_endpoint(&spec.network, &spec.id);
-        if let Err(error) = undone.await {
-            let why = error.to_string();
-            warn!(endpoint = %spec.id, why, "a refused endpoint was not removed; the audit will do it");
-        }
-        return Err(taken);
-    }
+    // First the address, then the record: an endpoint that comes too late must not push aside the
+    // one that its address belongs to by now. Docker releases the addresses of a refused endpoint.
+    confirm(state, &spec).await?;
+    let grant = state.controller.create_endpoint(spec).await?;
     // Docker refuses an endpoint whose answer repeats a field of its request.
     Ok(if lacks_mac {
         json!({ "Interface": { "MacAddress": grant.mac.to_string() } })
