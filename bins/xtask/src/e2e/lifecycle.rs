@@ -33,7 +33,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "lifecycle: networks and containers come back after a reboot",
         reboot,
     ),
-    Scenario::whole("lifecycle: the daemon starts no program", no_execve),
+    Scenario::whole("lifecycle: daemon and relay start no program", no_execve),
     Scenario::short(
         "lifecycle: Docker asks what it asked when it was recorded",
         as_recorded,
@@ -212,29 +212,38 @@ fn reboot(lab: &mut Lab) -> Result<()> {
 }
 
 fn no_execve(lab: &mut Lab) -> Result<()> {
-    let pid = lab.host.netloomd_pid()?;
+    let relay = lab.host.pids_of("netloom-relay")?;
+    let relay = relay.first().context("no netloom-relay runs")?;
+    let pids = [lab.host.netloomd_pid()?, relay.clone()];
+    let traced = format!("-p {} -p {}", pids[0], pids[1]);
     lab.host.spawn(
         "strace",
-        &format!("strace -f -qq -e trace=execve,execveat -o /lab/execs -p {pid}"),
+        &format!("strace -f -qq -e trace=execve,execveat -o /lab/execs {traced}"),
     )?;
-    let status = lab.host.path(&format!("/proc/{pid}/status"));
-    netloom_lab::wait_for("strace", 10, || {
-        let traced = std::fs::read_to_string(&status)?;
-        ensure!(!traced.contains("TracerPid:\t0"), "not yet attached");
-        Ok(())
-    })?;
+    for pid in &pids {
+        let status = lab.host.path(&format!("/proc/{pid}/status"));
+        netloom_lab::wait_for("strace", 10, || {
+            let traced = std::fs::read_to_string(&status)?;
+            ensure!(!traced.contains("TracerPid:\t0"), "not yet attached");
+            Ok(())
+        })?;
+    }
     let outcome = everyday(lab);
     lab.host.stop("strace", "INT")?;
     outcome?;
     let execs = std::fs::read_to_string(lab.host.path("/lab/execs")).context("no trace")?;
     let execs: Vec<&str> = execs.lines().filter(|l| l.contains("exec")).collect();
-    ensure!(execs.is_empty(), "the daemon started a program: {execs:?}");
+    ensure!(
+        execs.is_empty(),
+        "daemon or relay started a program: {execs:?}"
+    );
     Ok(())
 }
 
 fn everyday(lab: &Lab) -> Result<()> {
     lab.network("blue", "--ipv6 --subnet 10.20.0.0/24 --subnet fd00:20::/64")?;
-    lab.run("one", "--network blue -p 8080:80")?;
+    lab.serve("one", "--network blue -p 8080:80")?;
+    lab.fetch_from_host("http://127.0.0.1:8080/")?;
     lab.docker("network disconnect blue one")?;
     lab.docker("network connect blue one")?;
     lab.docker("rm -f one")?;
