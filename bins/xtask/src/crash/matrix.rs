@@ -141,8 +141,8 @@ pub(super) enum Extent {
     Full,
 }
 
-/// Lives of the smoke: each dies about twenty times.
-const SMOKE_LIVES: usize = 2;
+/// Lives of the smoke: one with about twenty deaths; another one has two deaths in each step.
+const SMOKE_LIVES: usize = 1;
 
 /// Lives all lives that `extent` asks for.
 ///
@@ -229,6 +229,7 @@ fn step_with_deaths(m: &Machine, step: &Step, points: &[&str], seen: &mut Seen) 
     let outcome = attempt(m, step);
     let left = m.disarm()?;
     m.died(points.len() - left);
+    seen.lost_ports += m.ports_lost();
     for (n, point) in points.iter().enumerate() {
         if n + left >= points.len() {
             seen.missed += 1;

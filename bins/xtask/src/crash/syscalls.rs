@@ -58,6 +58,7 @@ fn live(m: &Machine, number: usize, seen: &mut Seen) -> Result<()> {
         let outcome = attempt(m, step);
         let killed = fs::read_link(m.host.path(&format!("/proc/{traced}/exe"))).is_err();
         m.host.stop("strace", "INT")?;
+        seen.lost_ports += m.ports_lost();
         let went = outcome.with_context(|| step.name)?;
         if killed {
             m.died(1);
