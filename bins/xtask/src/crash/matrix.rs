@@ -85,27 +85,24 @@ impl Listing {
             .collect()
     }
 
-    /// `lives` lives with kills spread over each step's points.
-    fn some(&self, lives: usize) -> Vec<Plan<'_>> {
+    /// `lives` lives that together die at as many different points as they can, leaving out those
+    /// in `used` as long as there are others; what they die at is added to it.
+    fn some<'a>(&'a self, lives: usize, used: &mut BTreeSet<&'a str>) -> Vec<Plan<'a>> {
+        let mut choose = |points: &'a Vec<String>| -> Vec<&'a str> {
+            // Those that only this step passes come late in it, as a rule: from the end.
+            let names = points.iter().rev().map(String::as_str);
+            let fresh = names.clone().find(|name| !used.contains(name));
+            let chosen = fresh.or_else(|| names.clone().next());
+            used.extend(chosen);
+            chosen.into_iter().collect()
+        };
         (0..lives)
-            .map(|n| {
-                // The middle of the n-th of `lives` equal parts, moved on from step to step so that
-                // steps that pass the same points do not all die at the same one.
-                let spread = |(i, points): (usize, &Vec<String>)| {
-                    let place = (2 * n + 1) * points.len() / (2 * lives) + i;
-                    (place, points.len())
-                };
-                let places: Vec<_> = self.0.iter().enumerate().map(spread).collect();
-                let zipped = self.0.iter().zip(places);
-                zipped
-                    .map(|(points, (place, len))| planned(points, place % len.max(1)))
-                    .collect()
-            })
+            .map(|_| self.0.iter().map(&mut choose).collect())
             .collect()
     }
 
     /// Lives in which a second instance dies while it recovers, at every point of a recovery once.
-    fn twice(&self, lives: Option<usize>) -> Vec<Plan<'_>> {
+    fn twice<'a>(&'a self, lives: Option<usize>, used: &mut BTreeSet<&'a str>) -> Vec<Plan<'a>> {
         let recovery = LIFE.iter().position(|s| s.name.starts_with("restart"));
         let recovery: Vec<&str> = recovery
             .and_then(|n| self.0.get(n))
@@ -115,7 +112,7 @@ impl Listing {
         let steps = self.0.iter().filter(|p| !p.is_empty()).count().max(1);
         let all = recovery.len().div_ceil(steps) + 1;
         let lives = lives.unwrap_or(all).min(recovery.len());
-        let first = self.some(lives);
+        let first = self.some(lives, used);
         first
             .into_iter()
             .map(|mut plan| {
@@ -154,9 +151,14 @@ pub(super) fn run(
     machines: &mut Machines<'_>,
     seen: &mut Seen,
 ) -> Result<()> {
-    let (once, twice) = match extent {
-        Extent::Smoke => (listing.some(SMOKE_LIVES), listing.twice(Some(1))),
-        Extent::Full => (listing.every_pair(), listing.twice(None)),
+    let mut used = BTreeSet::new();
+    let once = match extent {
+        Extent::Smoke => listing.some(SMOKE_LIVES, &mut used),
+        Extent::Full => listing.every_pair(),
+    };
+    let twice = match extent {
+        Extent::Smoke => listing.twice(Some(1), &mut used),
+        Extent::Full => listing.twice(None, &mut used),
     };
     let all = once.len() + twice.len();
     for (n, plan) in once.iter().chain(&twice).enumerate() {
@@ -282,9 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn a_few_lives_die_at_different_points() {
+        let listing = listing();
+        let mut used = BTreeSet::new();
+        let lives = listing.some(2, &mut used);
+        let kills: Vec<&str> = lives.iter().flatten().flatten().copied().collect();
+        assert_eq!(kills, ["c", "s", "b", "r"]);
+    }
+
+    #[test]
     fn a_second_death_comes_at_every_point_of_a_recovery() {
         let listing = listing();
-        let lives = listing.twice(None);
+        let lives = listing.twice(None, &mut BTreeSet::new());
         let second: BTreeSet<&str> = lives
             .iter()
             .flatten()
