@@ -44,6 +44,8 @@ async fn changed(daemon: &Daemon) {
             error = error_chain(&error),
             "Docker's events are not to be had"
         );
+        // A Docker that was restarted may have other settings.
+        daemon.seen.docker_is_new();
         sleep(EVENTS_RETRY).await;
         // Nobody knows what was missed, so the next try is no change; the ticks look anyhow.
         std::future::pending::<()>().await;

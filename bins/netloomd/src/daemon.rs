@@ -4,7 +4,7 @@ use netloom_core::{
     Clock, Controller, EndpointState, EndpointView, Evidence, Finding, IpamAdmin, Runtime,
     RuntimeNetwork,
 };
-use netloom_drivers::FirstInterfaceNumber;
+use netloom_drivers::Inside;
 use netloom_engine::Engine;
 use netloom_linux::{Kernel, LinuxKernel};
 use netloom_store::CountingStore;
@@ -39,8 +39,8 @@ pub(crate) struct Daemon {
     pub(crate) store: String,
     pub(crate) started: Duration,
     pub(crate) seen: Seen,
-    /// Where the numbers of interfaces start that are made inside a container.
-    pub(crate) interface_numbers: FirstInterfaceNumber,
+    /// Into which containers we put interfaces ourselves.
+    pub(crate) inside: Inside,
 }
 
 /// What the last round in the background saw.
@@ -72,6 +72,11 @@ impl Seen {
     /// Docker answered; says whether it did not before.
     pub(crate) fn docker_came(&self) -> bool {
         !self.docker_up.swap(true, Ordering::Relaxed)
+    }
+
+    /// Docker may be another one than before; the next answer counts as the first.
+    pub(crate) fn docker_is_new(&self) {
+        self.docker_up.store(false, Ordering::Relaxed);
     }
 
     /// Docker did not answer; said once for each time that it goes.

@@ -72,6 +72,21 @@ pub(crate) enum Ipv6 {
     With,
 }
 
+/// Docker's settings that we go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RuntimeWays {
+    pub(crate) live_restore: LiveRestore,
+}
+
+/// Whether containers go on while Docker restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LiveRestore {
+    On,
+    Off,
+    /// It did not say.
+    Unknown,
+}
+
 impl DockerAdmin {
     pub(crate) fn new(socket: &Path, plugin: &str) -> Self {
         Self {
@@ -85,6 +100,17 @@ impl DockerAdmin {
         let answer = self.call(Method::GET, "/version", None).await?;
         let version = answer.get("Version").and_then(Value::as_str);
         Ok(version.unwrap_or("unknown").to_owned())
+    }
+
+    /// Docker's settings that we go by.
+    pub(crate) async fn ways(&self) -> Result<RuntimeWays, DockerError> {
+        let answer = self.call(Method::GET, "/info", None).await?;
+        let live_restore = match answer.get("LiveRestoreEnabled").and_then(Value::as_bool) {
+            Some(true) => LiveRestore::On,
+            Some(false) => LiveRestore::Off,
+            None => LiveRestore::Unknown,
+        };
+        Ok(RuntimeWays { live_restore })
     }
 
     /// Makes a network and gives its id.
@@ -199,6 +225,10 @@ mod tests {
                 get(|| async { Json(json!({"Version": "28.5"})) }),
             )
             .route(
+                "/info",
+                get(|| async { Json(json!({"LiveRestoreEnabled": true})) }),
+            )
+            .route(
                 "/networks/create",
                 post(|Json(body): Json<Value>| async move {
                     if body["Name"] == "taken" {
@@ -214,6 +244,8 @@ mod tests {
         let server = tokio::spawn(async move { axum::serve(listener, app).await });
         let docker = DockerAdmin::new(&path, "nl2");
         assert_eq!(docker.version().await.unwrap(), "28.5");
+        let ways = docker.ways().await.unwrap();
+        assert_eq!(ways.live_restore, LiveRestore::On);
         let mut wish = NetworkWish {
             name: "a".into(),
             subnets: vec![SubnetWish {

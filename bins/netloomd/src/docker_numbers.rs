@@ -1,38 +1,36 @@
-//! Which numbers are ours to give to interfaces inside a container: Docker's version decides.
+//! What Docker's ways leave to us: whether we put interfaces into containers, under which numbers.
 
 use crate::daemon::Daemon;
+use crate::docker_admin::{LiveRestore, RuntimeWays};
 use crate::error_chain;
+use netloom_drivers::InsideRule;
 
-/// With a Docker that counts, and while its version is not known: no container joins a hundred of
-/// Docker's own networks in its life.
+/// Where our numbers start, since Docker (20.10 to 28) numbers the interfaces that it moves by a
+/// counter, without looking: no container joins a hundred of Docker's own networks in its life.
 pub(crate) const BESIDE_A_COUNTER: u16 = 100;
-/// With a Docker that looks for the lowest free number, as we do.
-const BESIDE_A_LOOKER: u16 = 1;
-/// Docker's first release that looks.
-const LOOKS_SINCE: u32 = 28;
 
-/// Learns Docker's version, unless the configuration has decided already.
+/// Learns whether Docker rebuilds its view of running containers after a restart.
+///
+/// It rebuilds it from the interfaces that it moved itself; of one that it did not move it makes
+/// an error, and forgets the container's name. While its ways are not known, it moves them all.
 pub(crate) async fn learn(daemon: &Daemon) {
-    if daemon.config.first_interface_number.is_some() {
-        return;
-    }
-    match daemon.docker.version().await {
-        Ok(version) => daemon.interface_numbers.set(first_number(&version)),
-        Err(error) => tracing::debug!(
-            error = error_chain(&error),
-            "Docker's version is not to be had"
-        ),
-    }
+    let rule = match daemon.docker.ways().await {
+        Ok(ways) => rule(&ways),
+        Err(error) => {
+            tracing::debug!(
+                error = error_chain(&error),
+                "Docker's settings are not to be had"
+            );
+            InsideRule::Never
+        }
+    };
+    daemon.inside.set(rule);
 }
 
-fn first_number(version: &str) -> u16 {
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
-    match major {
-        Some(major) if major >= LOOKS_SINCE => BESIDE_A_LOOKER,
-        _ => BESIDE_A_COUNTER,
+fn rule(ways: &RuntimeWays) -> InsideRule {
+    match ways.live_restore {
+        LiveRestore::Off => InsideRule::BesideNumberZero,
+        LiveRestore::On | LiveRestore::Unknown => InsideRule::Never,
     }
 }
 
@@ -41,11 +39,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_docker_that_counts_or_is_unknown_gets_room() {
-        assert_eq!(first_number("20.10.24+dfsg1"), BESIDE_A_COUNTER);
-        assert_eq!(first_number("26.1.5+dfsg1"), BESIDE_A_COUNTER);
-        assert_eq!(first_number("unknown"), BESIDE_A_COUNTER);
-        assert_eq!(first_number("28.5.2"), BESIDE_A_LOOKER);
-        assert_eq!(first_number("29.0.0-rc.1"), BESIDE_A_LOOKER);
+    fn a_docker_that_restores_or_does_not_say_moves_interfaces_itself() {
+        let of = |live_restore| rule(&RuntimeWays { live_restore });
+        assert_eq!(of(LiveRestore::Off), InsideRule::BesideNumberZero);
+        assert_eq!(of(LiveRestore::On), InsideRule::Never);
+        assert_eq!(of(LiveRestore::Unknown), InsideRule::Never);
     }
 }

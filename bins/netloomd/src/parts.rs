@@ -5,7 +5,8 @@ use netloom_core::store::Store;
 use netloom_core::{Clock, Controller, Driver, Ids, IpamAdmin, Runtime, SystemClock};
 use netloom_docker::{ClientSettings, DockerClient, PluginState};
 use netloom_drivers::{
-    BridgeConfig, BridgeDriver, FirstInterfaceNumber, NoRelay, PortKeeper, RelayClient,
+    BridgeConfig, BridgeDriver, FirstInterfaceNumber, Inside, InsideRule, NoRelay, PortKeeper,
+    RelayClient,
 };
 use netloom_engine::{Engine, Parts};
 use netloom_ipam::journal::{DirDisk, Disk};
@@ -84,7 +85,11 @@ pub(crate) async fn assemble(
             .first_interface_number
             .unwrap_or(docker_numbers::BESIDE_A_COUNTER),
     );
-    let drivers = drivers(&config, &ground.kernel, &interface_numbers);
+    let inside = Inside::new(InsideRule::Never);
+    let bridge = BridgeConfig::default()
+        .with_first_interface_number(interface_numbers)
+        .with_inside(inside.clone());
+    let drivers = drivers(&config, &ground.kernel, bridge);
     let Ground {
         kernel,
         monitor,
@@ -131,7 +136,7 @@ pub(crate) async fn assemble(
         host: host.to_string(),
         store: identity.0,
         seen: Seen::default(),
-        interface_numbers,
+        inside,
     };
     Ok((Arc::new(daemon), plugin))
 }
@@ -161,13 +166,12 @@ async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<dyn I
 fn drivers(
     config: &Config,
     kernel: &Arc<dyn Kernel>,
-    numbers: &FirstInterfaceNumber,
+    bridge: BridgeConfig,
 ) -> Vec<Arc<dyn Driver>> {
     let keeper: Arc<dyn PortKeeper> = match config.relay {
         Toggle::On => Arc::new(RelayClient::new(&config.relay_socket)),
         Toggle::Off => Arc::new(NoRelay),
     };
-    let bridge = BridgeConfig::default().with_first_interface_number(numbers.clone());
     vec![Arc::new(BridgeDriver::new(
         Arc::clone(kernel),
         keeper,

@@ -34,6 +34,6 @@ mod ports;
 pub mod relay;
 mod watch;
 
-pub use bridge::{BridgeConfig, BridgeDriver, FirstInterfaceNumber};
+pub use bridge::{BridgeConfig, BridgeDriver, FirstInterfaceNumber, Inside, InsideRule};
 pub use ports::{FakeKeeper, KeeperError, NoRelay, PortKeeper, RelayClient};
 pub use watch::watch_kernel;

@@ -19,6 +19,7 @@ use netloom_linux::{
     VethEnd, VethSpec,
 };
 use netloom_types::{LinkName, Protocol};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -74,6 +75,10 @@ impl Kernel for Mortal {
 
     fn link(&self, name: &LinkName) -> Result<Option<Link>, KernelError> {
         self.kernel.link(name)
+    }
+
+    fn has_link_in(&self, namespace: &Path, name: &LinkName) -> Result<bool, KernelError> {
+        self.kernel.has_link_in(namespace, name)
     }
 
     fn addresses(&self) -> Result<Vec<LinkAddress>, KernelError> {

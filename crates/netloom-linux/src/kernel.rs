@@ -6,6 +6,7 @@ use crate::{
 };
 use netloom_types::LinkName;
 use std::fmt::Debug;
+use std::path::Path;
 
 /// What applying a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +63,12 @@ pub trait Kernel: Send + Sync + Debug {
     /// # Errors
     /// When the kernel cannot be read; a missing link is none, not an error.
     fn link(&self, name: &LinkName) -> Result<Option<Link>, KernelError>;
+
+    /// Whether there is a link of this name in the network namespace at `namespace`.
+    ///
+    /// # Errors
+    /// When that is no network namespace, or the host's, or it cannot be read.
+    fn has_link_in(&self, namespace: &Path, name: &LinkName) -> Result<bool, KernelError>;
 
     /// Every address of this namespace.
     ///

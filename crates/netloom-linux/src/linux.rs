@@ -14,6 +14,7 @@ use crate::{
     conntrack, sysctl,
 };
 use netloom_types::LinkName;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The real kernel, through one long-lived socket per purpose.
@@ -241,6 +242,11 @@ impl Kernel for LinuxKernel {
 
     fn link(&self, name: &LinkName) -> Result<Option<Link>, KernelError> {
         list::link(&mut lock(&self.links), name)
+    }
+
+    fn has_link_in(&self, namespace: &Path, name: &LinkName) -> Result<bool, KernelError> {
+        let namespace = Namespace::open(namespace, self.namespace)?;
+        namespace.run(|| Ok(list::link(&mut rt::open()?, name)?.is_some()))
     }
 
     fn addresses(&self) -> Result<Vec<LinkAddress>, KernelError> {

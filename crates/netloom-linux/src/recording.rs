@@ -8,6 +8,7 @@ use crate::{
 };
 use netloom_types::{Family, LinkName};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The recording kernel. It models links, masters, addresses, routes, settings, our elements and
@@ -125,6 +126,13 @@ impl Kernel for RecordingKernel {
 
     fn link(&self, name: &LinkName) -> Result<Option<Link>, KernelError> {
         Ok(self.lock().links.get(name.as_str()).cloned())
+    }
+
+    fn has_link_in(&self, namespace: &Path, name: &LinkName) -> Result<bool, KernelError> {
+        let inside = |(place, peer): &(Place, String)| {
+            matches!(place, Place::Namespace(path) if path == namespace) && peer == name.as_str()
+        };
+        Ok(self.lock().peers.values().any(inside))
     }
 
     fn addresses(&self) -> Result<Vec<LinkAddress>, KernelError> {

@@ -101,8 +101,8 @@ pub(crate) struct Layer {
     pub(crate) default_pools: Option<Vec<String>>,
 
     /// The lowest number, besides 0, of an interface that is made inside a running container. Docker
-    /// before 28 numbers those that it moves there by a counter, without looking, so that ours must
-    /// keep away [default: 100 with Docker before 28, else 1]
+    /// numbers those that it moves there by a counter, without looking, so that ours must keep away
+    /// [default: 100]
     #[arg(long, value_name = "NUMBER", env = "NETLOOM_FIRST_INTERFACE_NUMBER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first_interface_number: Option<u16>,

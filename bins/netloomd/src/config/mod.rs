@@ -46,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) watch: Toggle,
     /// None means those that address management chooses for this host.
     pub(crate) default_pools: Option<Vec<DefaultPool>>,
-    /// None means that Docker's version decides.
+    /// None means a number that keeps away from Docker's counter.
     pub(crate) first_interface_number: Option<u16>,
 }
 

@@ -11,6 +11,7 @@ mod audit;
 mod audit_links;
 mod check;
 mod choose;
+mod inside;
 mod names;
 mod options;
 mod plan;
@@ -21,6 +22,8 @@ mod snapshot;
 mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use inside::{Inside, InsideRule};
 
 use crate::ports::PortKeeper;
 use apply::Join;
@@ -82,6 +85,8 @@ impl Default for FirstInterfaceNumber {
 pub struct BridgeConfig {
     /// Where the numbers of placed interfaces start.
     pub first_interface_number: FirstInterfaceNumber,
+    /// Into which sandboxes the driver itself puts interfaces.
+    pub inside: Inside,
 }
 
 impl BridgeConfig {
@@ -89,6 +94,13 @@ impl BridgeConfig {
     #[must_use]
     pub fn with_first_interface_number(mut self, number: FirstInterfaceNumber) -> Self {
         self.first_interface_number = number;
+        self
+    }
+
+    /// The same with another rule for interfaces inside sandboxes.
+    #[must_use]
+    pub fn with_inside(mut self, inside: Inside) -> Self {
+        self.inside = inside;
         self
     }
 }
@@ -302,11 +314,15 @@ impl Driver for BridgeDriver {
     ) -> Result<Attachment, DriverError> {
         let _gate = self.shared.gate.read().await;
         let network = NetworkPlan::of(network)?;
-        let plan = EndpointPlan::of(&network, endpoint)?;
+        let mut plan = EndpointPlan::of(&network, endpoint)?;
         let sandbox = sandbox.clone();
         let first_number = self.shared.config.first_interface_number.get();
-        self.on_kernel(move |kernel| apply::join(kernel, &network, &plan, &sandbox, first_number))
-            .await
+        let rule = self.shared.config.inside.get();
+        self.on_kernel(move |kernel| {
+            plan.placement = inside::placement(rule, kernel, &plan, &sandbox);
+            apply::join(kernel, &network, &plan, &sandbox, first_number)
+        })
+        .await
     }
 
     async fn leave(
