@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use netloom_lab::Done;
 
 use super::life::{Again, Step};
@@ -30,36 +30,39 @@ pub(super) enum Repeated {
     Yes,
 }
 
-/// Gives the command of `step`, and gives it again after a clear failure.
+/// Gives the command of `step`, and gives it again after a clear failure: once for each of at most
+/// `deaths` instances of the daemon that may die in it.
 ///
 /// # Errors
-/// When it hangs, fails without a word, or fails again.
-pub(super) fn attempt(m: &Machine, step: &Step) -> Result<Went> {
+/// When it hangs, fails without a word, or fails although nobody is left to die.
+pub(super) fn attempt(m: &Machine, step: &Step, deaths: usize) -> Result<Went> {
     let start = Instant::now();
     let first = (step.act)(m);
     let took = start.elapsed();
     ensure!(took < LIMIT, "it took {:.0} s", took.as_secs_f32());
-    let Some(why) = failure(first)? else {
-        m.recovered().context("after a success")?;
-        (step.check)(m)?;
-        return Ok(Went {
-            took,
-            repeated: Repeated::No,
-        });
-    };
-    m.recovered()
-        .with_context(|| format!("after the clear failure: {why}"))?;
-    let again = (step.clear)(m).with_context(|| format!("clearing up after: {why}"))?;
-    if again == Again::Yes
-        && let Some(second) = failure((step.act)(m))?
-    {
-        bail!("the first time: {why}; and its repeat: {second}");
+    let mut failed = failure(first)?;
+    let mut all = Vec::new();
+    while let Some(why) = failed {
+        all.push(why);
+        let so_far = all.join("; then: ");
+        ensure!(all.len() <= deaths, "it failed again: {so_far}");
+        m.recovered()
+            .with_context(|| format!("after the clear failure: {so_far}"))?;
+        let again = (step.clear)(m).with_context(|| format!("clearing up after: {so_far}"))?;
+        if again == Again::Done {
+            break;
+        }
+        failed = failure((step.act)(m))?;
     }
-    m.recovered()?;
-    (step.check)(m).with_context(|| format!("after a repeat; the first time: {why}"))?;
+    m.recovered().context("after a success")?;
+    (step.check)(m).with_context(|| format!("after failures: {}", all.join("; then: ")))?;
     Ok(Went {
         took,
-        repeated: Repeated::Yes,
+        repeated: if all.is_empty() {
+            Repeated::No
+        } else {
+            Repeated::Yes
+        },
     })
 }
 

@@ -44,7 +44,7 @@ pub(super) fn list(m: &Machine) -> Result<Listing> {
     m.passed();
     for step in LIFE {
         let start = Instant::now();
-        attempt(m, step).with_context(|| format!("{}, although nobody died", step.name))?;
+        attempt(m, step, 0).with_context(|| format!("{}, although nobody died", step.name))?;
         let passed = m.passed();
         let took = start.elapsed().as_secs_f32();
         term::aside(&format!(
@@ -224,11 +224,11 @@ fn deaths(plan: &Plan<'_>, until: &str) -> String {
 
 fn step_with_deaths(m: &Machine, step: &Step, points: &[&str], seen: &mut Seen) -> Result<()> {
     if points.is_empty() {
-        return attempt(m, step).map(drop);
+        return attempt(m, step, 0).map(drop);
     }
     m.rest()?;
     m.arm(points)?;
-    let outcome = attempt(m, step);
+    let outcome = attempt(m, step, points.len());
     let left = m.disarm()?;
     m.died(points.len() - left);
     seen.lost_ports += m.ports_lost();

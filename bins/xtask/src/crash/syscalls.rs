@@ -55,7 +55,7 @@ fn live(m: &Machine, number: usize, seen: &mut Seen) -> Result<()> {
     for step in LIFE.iter().filter(|s| s.when == When::Always) {
         m.rest()?;
         let traced = trace(m, number)?;
-        let outcome = attempt(m, step);
+        let outcome = attempt(m, step, 1);
         let killed = fs::read_link(m.host.path(&format!("/proc/{traced}/exe"))).is_err();
         m.host.stop("strace", "INT")?;
         seen.lost_ports += m.ports_lost();
