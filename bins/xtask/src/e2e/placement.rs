@@ -163,7 +163,12 @@ fn without_own(line: &str, link: &str, own: &[String]) -> String {
             word.replace(link, "LINK")
         }
     });
-    words.collect::<Vec<_>>().join(" ")
+    let line = words.collect::<Vec<_>>().join(" ");
+    // The kernel gives the link-local address itself and looks for twins for a second.
+    if line.contains("scope link") {
+        return line.replace(" tentative", "");
+    }
+    line
 }
 
 fn live_restore(lab: &mut Lab) -> Result<()> {
