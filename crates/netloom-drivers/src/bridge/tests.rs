@@ -1,7 +1,7 @@
 //! The driver on the recorded kernel: failures at every step, and what is undone.
 
 use super::testing::{endpoint, network};
-use super::{BridgeConfig, BridgeDriver};
+use super::{BridgeConfig, BridgeDriver, Inside, InsideRule};
 use crate::ports::{FakeKeeper, NoRelay};
 use netloom_core::{
     Desired, DesiredEndpoint, Driver, DriverError, FindingKind, GatewayService, InterfacePlacement,
@@ -313,6 +313,40 @@ fn a_sandbox_that_exists_gets_the_first_free_name_unless_settings_are_wished() {
             attached.interface,
             InterfacePlacement::CallerMoves { prefix, .. } if prefix == "lan"
         ));
+    });
+}
+
+#[test]
+fn interfaces_go_in_beside_number_zero_only_where_the_caller_counts() {
+    wait(async {
+        let network = dual();
+        let mut bench = bench();
+        let inside = Inside::new(InsideRule::BesideNumberZero);
+        let config = BridgeConfig::default().with_inside(inside.clone());
+        bench.driver = BridgeDriver::new(bench.kernel.clone(), bench.keeper.clone(), config);
+        bench.driver.create_network(&network).await.unwrap();
+        let mut placed = Vec::new();
+        for (n, rule) in [
+            InsideRule::BesideNumberZero,
+            InsideRule::Always,
+            InsideRule::BesideNumberZero,
+            InsideRule::Never,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            inside.set(rule);
+            let address = format!("10.9.0.{}/24", n + 2);
+            let end = endpoint(&network, &format!("{n}"), &[&address]);
+            let mut sandbox = end.sandbox.clone().unwrap();
+            sandbox.netns = "/proc/self/ns/net".into();
+            let attached = bench.driver.join(&network, &end, &sandbox).await.unwrap();
+            placed.push(matches!(
+                attached.interface,
+                InterfacePlacement::Placed { .. }
+            ));
+        }
+        assert_eq!(placed, [false, true, true, false]);
     });
 }
 
