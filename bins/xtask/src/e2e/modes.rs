@@ -197,7 +197,8 @@ fn source_address(lab: &mut Lab) -> Result<()> {
         .exec(&format!("ip addr add {second}/24 dev eth0"))?
         .ok()?;
     let option = format!("-o com.docker.network.host_ipv4={second}");
-    lab.network("blue", &format!("--subnet 10.20.0.0/24 {option}"))?;
+    // A subnet of its own: the kernel keeps an earlier flow's translation for half a minute.
+    lab.network("blue", &format!("--subnet 10.27.0.0/24 {option}"))?;
     lab.run("one", "--network blue")?;
     let known = lab.peer.exec(&format!("ip neigh show to {second}"))?.ok()?;
     ensure!(known.is_empty(), "known before: {known}");
