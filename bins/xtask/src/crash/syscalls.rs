@@ -57,7 +57,7 @@ fn live(m: &Machine, number: usize, seen: &mut Seen) -> Result<()> {
         let traced = trace(m, number)?;
         let outcome = attempt(m, step, 1);
         let killed = fs::read_link(m.host.path(&format!("/proc/{traced}/exe"))).is_err();
-        m.host.stop("strace", "INT")?;
+        end_trace(m)?;
         seen.lost_ports += m.ports_lost();
         let went = outcome.with_context(|| step.name)?;
         if killed {
@@ -69,6 +69,16 @@ fn live(m: &Machine, number: usize, seen: &mut Seen) -> Result<()> {
     m.is_clean().inspect_err(|_| seen.leaks += 1)?;
     seen.passed += 1;
     Ok(())
+}
+
+/// Ends strace. One whose process died while it was still attaching to its threads may wait for
+/// ever, and is killed: the kernel lets go of what it held.
+fn end_trace(m: &Machine) -> Result<()> {
+    let pid = fs::read_to_string(m.host.path("/lab/strace.pid"))?;
+    match m.host.stop("strace", "INT") {
+        Ok(()) => Ok(()),
+        Err(_) => m.host.signal(pid.trim(), "KILL"),
+    }
 }
 
 /// Has the daemon that runs now die at the call; gives its process id.
