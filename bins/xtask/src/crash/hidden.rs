@@ -71,7 +71,12 @@ pub(crate) fn pool_reference(host: &DockerHost, subnet: &str) -> Result<String> 
     let base = subnet.rsplit_once('.').map_or(subnet, |(base, _)| base);
     let unused = format!("{base}.250");
     let answers = |id: &&str| {
-        let ask = |method: &str, body: Value| host.plugin(method, &body.to_string()).is_ok();
+        // A refusal comes as an answer with an `Err` in it.
+        let granted = |answer: String| !answer.contains("\"Err");
+        let ask = |method: &str, body: Value| {
+            let answer = host.plugin(method, &body.to_string());
+            answer.is_ok_and(granted)
+        };
         let request = json!({ "PoolID": id, "Address": unused, "Options": {} });
         let release = json!({ "PoolID": id, "Address": unused });
         ask("IpamDriver.RequestAddress", request) && ask("IpamDriver.ReleaseAddress", release)
