@@ -43,10 +43,9 @@ impl Peer {
     }
 }
 
-/// Containers start on this network of the plugin that does nothing: it offers no way out, so that
-/// the measured network becomes the container's gateway and publishes its ports, and no other driver
-/// works on the hand-over. (A base of Docker's bridge would add its flush of connections, 9 ms, to
-/// every row alike.)
+/// Containers start on this network, so that they have an `eth0`. It is internal: the measured network
+/// becomes the container's way out and publishes its ports. It is ours for every peer alike, because
+/// a base of Docker's own bridge adds its flush of connections, 9 ms, to every row.
 const BASE: &str = "bench-base";
 
 /// The machine, and how many idle containers stand on every peer's network.
@@ -68,7 +67,7 @@ impl Fixture {
         host.start_netloom()?;
         let create = "network create --subnet";
         host.docker(&format!(
-            "{create} 10.200.0.0/16 -d floor --ipam-driver floor {BASE}"
+            "{create} 10.200.0.0/16 --internal -d netloom --ipam-driver netloom {BASE}"
         ))?;
         host.docker(&format!(
             "{create} 10.201.0.0/16 -d bridge {}",
