@@ -1,12 +1,12 @@
 //! A Docker host whose daemon can be told where to die.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use netloom_lab::{DockerHost, Done, HostOptions, Snapshot, Version};
 
 use crate::{repo, term};
@@ -203,18 +203,21 @@ impl Machine {
         Ok(list.iter().filter_map(ip).collect())
     }
 
+    /// The addresses that several have, as far as Docker and Netloom tell.
+    pub(super) fn doubled(&self) -> Result<Vec<String>> {
+        let mut doubled = Vec::new();
+        for list in [self.containers()?, self.held()?] {
+            let mut seen = BTreeSet::new();
+            doubled.extend(list.into_iter().filter(|ip| !seen.insert(ip.clone())));
+        }
+        Ok(doubled)
+    }
+
     /// Demands that no address is out twice, and that each one in use is known to be.
     pub(super) fn no_address_is_out_twice(&self) -> Result<()> {
+        let doubled = self.doubled()?;
+        ensure!(doubled.is_empty(), "several have {doubled:?}");
         let (containers, held) = (self.containers()?, self.held()?);
-        for (whose, list) in [("containers have", &containers), ("the journal has", &held)] {
-            let mut count: BTreeMap<&str, u32> = BTreeMap::new();
-            for ip in list {
-                *count.entry(ip).or_default() += 1;
-            }
-            if let Some((ip, times)) = count.iter().find(|(_, times)| **times > 1) {
-                bail!("{whose} {ip} {times} times");
-            }
-        }
         let unknown: Vec<_> = containers.iter().filter(|ip| !held.contains(ip)).collect();
         ensure!(
             unknown.is_empty(),

@@ -43,7 +43,7 @@ pub(super) fn run(extent: Extent, machines: &mut Machines<'_>, seen: &mut Seen) 
             Ok(()) => machines.kept = Some(machine),
             Err(e) => {
                 seen.failed(format!("at system call {number}: {e:#}"));
-                seen.duplicates += usize::from(machine.no_address_is_out_twice().is_err());
+                seen.duplicates += machine.doubled().map_or(0, |doubled| doubled.len());
                 machine.last_words();
             }
         }
