@@ -138,8 +138,9 @@ fn note(daemon: &Daemon, findings: Vec<Finding>) {
 
 /// Changes of the ruleset may open a wall: they are answered nearly at once.
 const RULESET_PAUSE: Duration = Duration::from_millis(50);
-/// Our own removals of links are told of, too; one look at all of a second's is enough.
-const LINKS_PAUSE: Duration = Duration::from_secs(1);
+/// A new bridge of Docker's is walled off from ours after this, before a container can run on it
+/// (0.3 s); our own links are told of, too, and one look serves all that change meanwhile.
+const LINKS_PAUSE: Duration = Duration::from_millis(100);
 /// How long the watching thread waits before it looks whether the daemon stops.
 const WATCH_STEP: Duration = Duration::from_millis(500);
 
