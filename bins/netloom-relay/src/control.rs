@@ -136,13 +136,11 @@ impl Drop for Relay {
 /// Binds the socket under another name first, so that it never stands there open to others.
 fn bind(socket: &Path) -> Result<UnixListener, RelayError> {
     let fresh = socket.with_extension("new");
-    for stale in [&fresh] {
-        match std::fs::remove_file(stale) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(io(format!("removing {}", stale.display()))(error));
-            }
-            _ => {}
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(io(format!("removing {}", fresh.display()))(error));
         }
+        _ => {}
     }
     let what = format!("listening at {}", socket.display());
     let listener = UnixListener::bind(&fresh).map_err(io(what.clone()))?;

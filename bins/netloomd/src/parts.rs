@@ -148,7 +148,6 @@ async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<dyn I
     if cfg!(feature = "crash-points") {
         ipam.journal.segment_bytes = 0;
     }
-    ipam.settle_after = config.settle_after;
     if let Some(pools) = &config.default_pools {
         ipam.default_pools = pools.iter().map(|p| (p.base, p.prefix_len)).collect();
     }
