@@ -36,6 +36,7 @@ mod model;
 mod runtime;
 mod state;
 pub mod store;
+mod store_url;
 
 pub use clock::{Clock, Ids, SystemClock, Timestamp};
 pub use control::{ControlError, Controller, EndpointView, NetworkView};
@@ -55,4 +56,8 @@ pub use runtime::{Provider, Runtime, RuntimeEndpoint, RuntimeError, RuntimeNetwo
 pub use state::{
     EndpointEvent, EndpointState, InvalidTransition, NetworkEvent, NetworkState, SandboxEvent,
     SandboxState,
+};
+pub use store_url::{
+    ClientIdentity, InvalidStoreUrl, Login, RemoteStoreConfig, RemoteUrl, StoreEndpoint, StoreKind,
+    StoreTransport, StoreUrl, TlsFiles,
 };
