@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod cluster;
 mod control;
 pub mod crash;
 mod driver;
@@ -39,6 +40,9 @@ pub mod store;
 mod store_url;
 
 pub use clock::{Clock, Ids, SystemClock, Timestamp};
+pub use cluster::{
+    ClusterAdmin, ClusterView, Forgotten, HostView, Membership, ShareView, Standing,
+};
 pub use control::{ControlError, Controller, EndpointView, NetworkView};
 pub use driver::{
     Attachment, Desired, DesiredEndpoint, Driver, DriverError, EndpointGrant, GatewayService,

@@ -1,0 +1,2 @@
+//! Proofs of the address protocol.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The store contract on consul.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The store contract on etcd.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The store contract on Apache ZooKeeper.
+#![forbid(unsafe_code)]
