@@ -99,6 +99,15 @@ pub trait ClusterAdmin: core::fmt::Debug + Send + Sync {
     /// How this host stands to the others.
     async fn cluster(&self) -> ClusterView;
 
+    /// Initialises the store for the first time, or again after it lost everything: a person's word
+    /// that this is the store to be used. Tells the epoch that begins; it is later than every one
+    /// that this host remembers.
+    ///
+    /// # Errors
+    /// `InUse` when the store has an epoch already, `Invalid` when this host is alone,
+    /// `Unavailable`.
+    async fn initialise(&self) -> Result<u64, IpamError>;
+
     /// All hosts on record, forgotten ones included, ordered by id.
     ///
     /// # Errors
