@@ -18,6 +18,43 @@ pub(crate) struct Layer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) run_dir: Option<PathBuf>,
 
+    /// The store: file:///PATH for this host alone, or etcd://, consul:// or zk:// with
+    /// HOST[:PORT][,HOST[:PORT]...][/PREFIX] for one that hosts share; +tls behind the scheme for TLS
+    /// [default: store.redb in the state directory]
+    #[arg(long, value_name = "URL", env = "NETLOOM_STORE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<String>,
+
+    /// Certificates (PEM) that the store's server is checked with [default: the system's]
+    #[arg(long, value_name = "FILE", env = "NETLOOM_STORE_CA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_ca: Option<PathBuf>,
+
+    /// The certificate (PEM) that this host shows to the store; read again for every connection
+    #[arg(long, value_name = "FILE", env = "NETLOOM_STORE_CERT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_cert: Option<PathBuf>,
+
+    /// The key (PEM) of that certificate
+    #[arg(long, value_name = "FILE", env = "NETLOOM_STORE_KEY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_key: Option<PathBuf>,
+
+    /// The user that this host is to etcd or ZooKeeper
+    #[arg(long, value_name = "NAME", env = "NETLOOM_STORE_USER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_user: Option<String>,
+
+    /// The file with that user's password
+    #[arg(long, value_name = "FILE", env = "NETLOOM_STORE_PASSWORD_FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_password_file: Option<PathBuf>,
+
+    /// The file with the token that this host shows to Consul
+    #[arg(long, value_name = "FILE", env = "NETLOOM_STORE_TOKEN_FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store_token_file: Option<PathBuf>,
+
     /// The socket that dockerd looks for; its file name is the plugin's name
     /// [default: /run/docker/plugins/netloom.sock]
     #[arg(long, value_name = "PATH", env = "NETLOOM_PLUGIN_SOCKET")]
@@ -134,6 +171,13 @@ impl Layer {
         Self {
             state_dir: self.state_dir.or(below.state_dir),
             run_dir: self.run_dir.or(below.run_dir),
+            store: self.store.or(below.store),
+            store_ca: self.store_ca.or(below.store_ca),
+            store_cert: self.store_cert.or(below.store_cert),
+            store_key: self.store_key.or(below.store_key),
+            store_user: self.store_user.or(below.store_user),
+            store_password_file: self.store_password_file.or(below.store_password_file),
+            store_token_file: self.store_token_file.or(below.store_token_file),
             plugin_socket: self.plugin_socket.or(below.plugin_socket),
             api_socket: self.api_socket.or(below.api_socket),
             api_group: self.api_group.or(below.api_group),

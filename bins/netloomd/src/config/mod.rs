@@ -1,8 +1,10 @@
 //! The settings that are in force: flags over environment over file over defaults.
 
 mod layer;
+mod store;
 
 pub(crate) use layer::{Layer, LogFormat, Toggle};
+pub(crate) use store::StoreSetting;
 
 use netloom_types::{ParseError, Subnet};
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ const SETTLE_AFTER_S: u64 = 40;
 pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
+    pub(crate) store: StoreSetting,
     pub(crate) plugin_socket: PathBuf,
     pub(crate) api_socket: PathBuf,
     pub(crate) api_group: Option<String>,
@@ -104,6 +107,11 @@ impl Config {
     }
 
     fn resolve(layer: Layer) -> Result<Self, ConfigError> {
+        let state_dir = layer
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| "/var/lib/netloom".into());
+        let store = StoreSetting::resolve(&layer, &state_dir)?;
         let run_dir = layer.run_dir.unwrap_or_else(|| "/run/netloom".into());
         let deadline_ms = layer.deadline_ms.unwrap_or(DEADLINE_MS);
         if deadline_ms < DEADLINE_MS_MIN {
@@ -118,7 +126,8 @@ impl Config {
             ));
         }
         Ok(Self {
-            state_dir: layer.state_dir.unwrap_or_else(|| "/var/lib/netloom".into()),
+            state_dir,
+            store,
             plugin_socket: layer
                 .plugin_socket
                 .unwrap_or_else(|| "/run/docker/plugins/netloom.sock".into()),
@@ -150,7 +159,7 @@ impl Config {
     /// The settings in force, as a file that would give them.
     pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
         let millis = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX);
-        toml::to_string(&Layer {
+        let mut layer = Layer {
             state_dir: Some(self.state_dir.clone()),
             run_dir: Some(self.run_dir.clone()),
             plugin_socket: Some(self.plugin_socket.clone()),
@@ -171,7 +180,10 @@ impl Config {
                 pools.iter().map(text).collect()
             }),
             first_interface_number: self.first_interface_number,
-        })
+            ..Layer::default()
+        };
+        self.store.write(&mut layer);
+        toml::to_string(&layer)
     }
 
     /// The plugin's name: what stands behind `docker network create -d`.

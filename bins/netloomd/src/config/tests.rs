@@ -32,8 +32,9 @@ fn flag_variable_and_key_are_the_same_word() {
 }
 
 /// Keys whose default is none, or differs from host to host.
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     "api_group",
+    "store_",
     "metrics_listen",
     "default_pools",
     "first_interface_number",
@@ -85,6 +86,12 @@ fn values_that_cannot_work_are_refused() {
         "default_pools = [\"10.0.0.0/16:8\"]",
         "default_pools = [\"10.0.0.1/8:24\"]",
         "relay = \"maybe\"",
+        "store = \"redis://h\"",
+        "store_ca = \"/ca.pem\"",
+        "store = \"etcd://h\"\nstore_ca = \"/ca.pem\"",
+        "store = \"etcd+tls://h\"\nstore_cert = \"/c.pem\"",
+        "store = \"etcd://h\"\nstore_user = \"u\"",
+        "store = \"etcd://h\"\nstore_user = \"u\"\nstore_password_file = \"/p\"\nstore_token_file = \"/t\"",
     ] {
         assert!(from_file(bad).is_err(), "{bad} was accepted");
     }
@@ -99,6 +106,13 @@ fn a_named_file_must_exist() {
 
 #[test]
 fn what_is_printed_gives_the_same_settings() {
-    let config = from_file("relay = \"off\"\ndefault_pools = [\"fd00::/48:64\"]").unwrap();
-    assert_eq!(from_file(&config.to_toml().unwrap()).unwrap(), config);
+    for text in [
+        "relay = \"off\"\ndefault_pools = [\"fd00::/48:64\"]",
+        "store = \"etcd+tls://a,b/x\"\nstore_ca = \"/ca\"\nstore_cert = \"/c\"\nstore_key = \"/k\"",
+        "store = \"zk://a\"\nstore_user = \"u\"\nstore_password_file = \"/p\"",
+        "store = \"consul://a\"\nstore_token_file = \"/t\"",
+    ] {
+        let config = from_file(text).unwrap();
+        assert_eq!(from_file(&config.to_toml().unwrap()).unwrap(), config);
+    }
 }
