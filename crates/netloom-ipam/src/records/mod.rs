@@ -3,12 +3,16 @@
 //! They are apart from the types that the rest of the crate uses: what comes out of a store is
 //! hostile until it was read here, strictly.
 
+mod chunks;
+
+pub(crate) use chunks::{ChunkRecord, RunRecord, RunState};
+
 use netloom_types::{ParseError, Subnet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// The newest version of all records in this module.
+/// The newest version of a record that says nothing else.
 pub(crate) const VERSION: u32 = 1;
 
 /// `pools/SPACE/SUBNET`: a pool, and the tombstone of one. Never deleted, so that its generation
@@ -72,41 +76,6 @@ pub(crate) enum GatewayHold {
     Held,
 }
 
-/// `chunks/SPACE/SUBNET/NUMBER`: who owns which of 1,024 addresses. Made on first use, never
-/// deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ChunkRecord {
-    pub(crate) version: u32,
-    pub(crate) operation: String,
-    /// The life of the pool in which the runs hold; in a later one they are void.
-    pub(crate) generation: u64,
-    /// Ordered, without overlap; what no run names belongs to nobody.
-    pub(crate) runs: Vec<RunRecord>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RunRecord {
-    /// The first address, counted from the chunk's start.
-    pub(crate) from: u32,
-    /// The last address.
-    pub(crate) to: u32,
-    pub(crate) owner: String,
-    /// The boot of the owner in which it was claimed.
-    pub(crate) boot: String,
-    /// Counts up with every change of hands.
-    pub(crate) generation: u64,
-    pub(crate) state: RunState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RunState {
-    /// Its owner hands out from it; entered by the claim.
-    Owned,
-}
-
 /// `hosts/HOST`: which journal a host goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +102,9 @@ pub(crate) struct SpaceRecord {
 
 /// A record with the operation that wrote it.
 pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// The newest version that this program reads and writes.
+    const NEWEST: u32 = VERSION;
+
     fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a record of plain fields always has a text")
     }
@@ -144,9 +116,10 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         let Versioned { version } =
             serde_json::from_slice(bytes).map_err(|e| format!("is no record: {e}"))?;
-        if version > VERSION {
+        let newest = Self::NEWEST;
+        if version > newest {
             return Err(format!(
-                "has version {version}, this program knows up to {VERSION}; use the newer release again"
+                "has version {version}, this program knows up to {newest}; use the newer release again"
             ));
         }
         serde_json::from_slice(bytes).map_err(|e| format!("cannot be read: {e}"))
@@ -155,7 +128,6 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
 
 impl Record for PoolRecord {}
 impl Record for ReferenceRecord {}
-impl Record for ChunkRecord {}
 impl Record for HostRecord {}
 impl Record for SpaceRecord {}
 
