@@ -11,13 +11,16 @@ const FLOORS: [&[&str]; 5] = [
     &["netloom-alloc", "netloom-core", "netloom-linux"],
     &[
         "netloom-store",
+        "netloom-etcd",
+        "netloom-consul",
+        "netloom-zookeeper",
         "netloom-ipam",
         "netloom-drivers",
         "netloom-engine",
         "netloom-docker",
         "netloom-api",
     ],
-    &["netloom-lab"],
+    &["netloom-lab", "netloom-stores"],
     &[
         "netloomd",
         "netloom",
@@ -25,11 +28,13 @@ const FLOORS: [&[&str]; 5] = [
         "netloom-relay",
         "xtask",
         "netloom-bench",
+        "netloom-proof",
     ],
 ];
 
-/// Whose test suites may use a neighbour: the stores' conformance suite and memory store.
-const FOR_TESTS: [&str; 1] = ["netloom-store"];
+/// What test suites may use wherever they stand: the stores' conformance suite and memory store, and
+/// the lab's real servers.
+const FOR_TESTS: [&str; 2] = ["netloom-store", "netloom-lab"];
 
 /// What cargo knows of the workspace.
 ///
