@@ -57,6 +57,9 @@ pub struct EndpointView {
     pub state: EndpointState,
     /// Since when it is on record.
     pub created: Timestamp,
+    /// Ports that were asked for and are not yet on record as published: a process that died while
+    /// it published them leaves them here, and the next comparison publishes them.
+    pub ports_due: Vec<PortBinding>,
 }
 
 /// The engine, as its callers see it. All of it may be repeated.

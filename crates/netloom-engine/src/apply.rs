@@ -145,6 +145,7 @@ impl Inner {
             Step::PutPublished(view) => {
                 let mut view = view.clone();
                 view.endpoint.ports.clone_from(&outcome.ports);
+                view.ports_due.clear();
                 self.put_endpoint(&view).await
             }
             Step::Revoke(network, endpoint) => {

@@ -175,6 +175,7 @@ pub(crate) fn after_boot(stored: StoredEndpoint, boot: &BootId) -> EndpointView 
         },
         state: EndpointState::Created,
         created: view.created,
+        ports_due: Vec::new(),
     }
 }
 

@@ -36,6 +36,7 @@
 mod apply;
 mod control;
 mod doubt;
+mod due;
 mod engine;
 mod locks;
 mod memory;

@@ -40,6 +40,7 @@ impl Inner {
             let desired = self.memory().desired(driver.name());
             findings.extend(driver.audit(&desired).await?);
         }
+        findings.extend(self.due());
         Ok(findings)
     }
 
@@ -70,6 +71,9 @@ impl Inner {
                 }
             }
         }
+        // After the drivers: they have removed what a publication left that was cut short, and it
+        // begins anew.
+        findings.extend(self.publish_due().await);
         findings.extend(self.unfinished());
         match failed {
             Some(error) => Err(error.into()),

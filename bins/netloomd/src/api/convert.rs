@@ -93,6 +93,7 @@ pub(crate) fn endpoint(view: EndpointView, names: &Names) -> wire::Endpoint {
         endpoint,
         state,
         created,
+        ports_due: _,
     } = view;
     let netloom_core::DesiredEndpoint {
         spec,

@@ -119,7 +119,7 @@ pub(super) const LIFE: &[Step] = &[
             Again::Yes
         })
     })
-    .check(handed_over),
+    .check(all_works),
     Step::new("an address nobody confirms", hidden::in_doubt).alone(),
     Step::new("a pool nobody uses", hidden::stray_pool).alone(),
     Step::new("an endpoint nobody joins", hidden::stray_endpoint).alone(),
@@ -178,21 +178,6 @@ fn is_gone(m: &Machine, question: &str) -> Result<Again> {
     } else {
         Again::Done
     })
-}
-
-/// As [`all_works`], after the published port has moved to the network that is left.
-///
-/// Docker's disconnect succeeds although the call that publishes the port there was cut short: it
-/// logs the failure, never repeats the call with its body, and tells the ports to nobody else. Such
-/// a port is counted, and the container started anew, as a person would.
-fn handed_over(m: &Machine) -> Result<()> {
-    if all_works(m).is_ok() {
-        return Ok(());
-    }
-    m.lost_a_port();
-    m.docker("stop -t 0 one")?;
-    m.docker("start one")?;
-    all_works(m)
 }
 
 /// Names, packets and the published port work, and no address is out twice.

@@ -29,8 +29,6 @@ pub(super) struct Machine {
     baseline: Snapshot,
     /// Deaths since the holder was started.
     deaths: Cell<usize>,
-    /// Published ports that a hand-over between networks lost.
-    lost_ports: Cell<usize>,
 }
 
 /// Builds the programs with crash points into a folder beside this program.
@@ -74,7 +72,6 @@ impl Machine {
         let mut machine = Self {
             baseline: host.snapshot()?,
             deaths: Cell::new(0),
-            lost_ports: Cell::new(0),
             host,
         };
         machine.start()?;
@@ -96,16 +93,6 @@ impl Machine {
     pub(super) fn start(&self) -> Result<()> {
         self.launch()?;
         self.host.wait_for_netloom()
-    }
-
-    /// Notes a published port that was lost in a hand-over.
-    pub(super) fn lost_a_port(&self) {
-        self.lost_ports.set(self.lost_ports.get() + 1);
-    }
-
-    /// How many were lost since the last call.
-    pub(super) fn ports_lost(&self) -> usize {
-        self.lost_ports.take()
     }
 
     /// Notes deaths that were planned.

@@ -260,7 +260,6 @@ fn step_with_deaths(m: &Machine, step: &Step, points: &[&str], seen: &mut Seen) 
     let outcome = attempt(m, step, points.len());
     let left = m.disarm()?;
     m.died(points.len() - left);
-    seen.lost_ports += m.ports_lost();
     for (n, point) in points.iter().enumerate() {
         if n + left >= points.len() {
             seen.missed += 1;

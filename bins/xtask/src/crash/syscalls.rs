@@ -58,7 +58,6 @@ fn live(m: &Machine, number: usize, seen: &mut Seen) -> Result<()> {
         let outcome = attempt(m, step, 1);
         let killed = fs::read_link(m.host.path(&format!("/proc/{traced}/exe"))).is_err();
         end_trace(m)?;
-        seen.lost_ports += m.ports_lost();
         let went = outcome.with_context(|| step.name)?;
         if killed {
             m.died(1);

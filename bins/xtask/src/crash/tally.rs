@@ -26,8 +26,6 @@ pub(super) struct Seen {
     pub(super) missed: usize,
     /// Commands that had to be repeated.
     pub(super) repeats: usize,
-    /// Published ports that were gone after a hand-over, although Docker reported success.
-    pub(super) lost_ports: usize,
     pub(super) duplicates: usize,
     pub(super) leaks: usize,
     /// The longest command with a death in it.
@@ -60,12 +58,10 @@ impl Seen {
             self.missed,
         ));
         term::say(&format!(
-            "recovery failures {}, duplicates {}, leaks {}; published ports lost in a hand-over \
-             that Docker called a success {}; repeats needed {}, slowest command {:.1} s",
+            "recovery failures {}, duplicates {}, leaks {}; repeats needed {}, slowest command {:.1} s",
             self.failures.len(),
             self.duplicates,
             self.leaks,
-            self.lost_ports,
             self.repeats,
             self.slowest.as_secs_f32(),
         ));

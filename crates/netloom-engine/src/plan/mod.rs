@@ -35,7 +35,8 @@ pub enum Event {
     Join(EndpointId, SandboxRef),
     /// An endpoint shall leave its sandbox.
     Leave(EndpointId),
-    /// An endpoint's ports shall be published; none named means those that it was created with.
+    /// An endpoint's ports shall be published; none named means those that are due, or else those
+    /// that it was created with.
     Publish(EndpointId, Vec<PortBinding>),
     /// An endpoint's ports shall be revoked.
     Revoke(EndpointId),
@@ -64,9 +65,9 @@ pub enum Step {
     Attach(NetworkSpec, DesiredEndpoint, SandboxRef),
     /// Have the driver remove the endpoint's link.
     Detach(NetworkSpec, DesiredEndpoint),
-    /// Have the driver publish ports.
+    /// Have the driver publish ports; what it must do is on record as due.
     Publish(NetworkSpec, DesiredEndpoint, Vec<PortBinding>),
-    /// Write the endpoint's record with the ports that were just published.
+    /// Write the endpoint's record with the ports that were just published, and none due.
     PutPublished(EndpointView),
     /// Have the driver revoke the endpoint's ports.
     Revoke(NetworkSpec, DesiredEndpoint),
@@ -154,8 +155,8 @@ pub fn plan(situation: &Situation, event: &Event, now: Timestamp) -> Result<Plan
         Event::Forget(id) => Ok(forget(situation, id)),
         Event::Join(id, sandbox) => join(situation, id, sandbox),
         Event::Leave(_) => leave(situation),
-        Event::Publish(id, wanted) => publish(situation, id, wanted),
-        Event::Revoke(_) => Ok(revoke(situation)),
+        Event::Publish(id, wanted) => ports::publish(situation, id, wanted),
+        Event::Revoke(_) => Ok(ports::revoke(situation)),
     }
 }
 
@@ -287,6 +288,7 @@ fn create_endpoint(
         },
         state: EndpointState::Created,
         created: now,
+        ports_due: Vec::new(),
     };
     Ok(Plan::build(
         Reply::Granted(EndpointGrant { mac }),
@@ -394,6 +396,7 @@ fn join(
         },
         state,
         created: before.created,
+        ports_due: Vec::new(),
     };
     let joining = with(before.state.after(EndpointEvent::JoinBegun)?);
     let joined = with(joining.state.after(EndpointEvent::JoinDone)?);
@@ -405,6 +408,7 @@ fn join(
         },
         state: EndpointState::Created,
         created: before.created,
+        ports_due: Vec::new(),
     };
     let attach_step = attach(&joining);
     let detach = Step::Detach(network.spec.clone(), joining.endpoint.clone());
@@ -430,6 +434,7 @@ fn leave(situation: &Situation) -> Result<Plan, ControlError> {
     }
     let leaving = EndpointView {
         state: leaving,
+        ports_due: Vec::new(),
         ..before.clone()
     };
     let created = EndpointView {
@@ -440,6 +445,7 @@ fn leave(situation: &Situation) -> Result<Plan, ControlError> {
         },
         state: leaving.state.after(EndpointEvent::LeaveDone)?,
         created: before.created,
+        ports_due: Vec::new(),
     };
     let kernel = take_down(&network.spec, &leaving);
     let mut steps = vec![Step::PutEndpoint(leaving)];
@@ -449,63 +455,6 @@ fn leave(situation: &Situation) -> Result<Plan, ControlError> {
     Ok(Plan::remove(steps))
 }
 
-fn publish(
-    situation: &Situation,
-    id: &EndpointId,
-    wanted: &[PortBinding],
-) -> Result<Plan, ControlError> {
-    let (network, endpoint) = both(situation, id)?;
-    match endpoint.state {
-        EndpointState::Joining | EndpointState::Joined => {}
-        EndpointState::Created | EndpointState::Leaving | EndpointState::Deleting => {
-            return Err(ControlError::Conflict(format!(
-                "endpoint {} has not joined a sandbox: its ports cannot be published",
-                id.short(12)
-            )));
-        }
-    }
-    let known = &endpoint.endpoint;
-    let wanted = if wanted.is_empty() {
-        &known.spec.ports
-    } else {
-        wanted
-    };
-    if !known.ports.is_empty() || wanted.is_empty() {
-        return Ok(Plan::build(Reply::Ports(known.ports.clone()), []));
-    }
-    let spec = &network.spec;
-    Ok(Plan::build(
-        Reply::Ports(Vec::new()),
-        [
-            (
-                Step::Publish(spec.clone(), known.clone(), wanted.to_vec()),
-                Some(Step::RevokePublished(spec.clone(), known.clone())),
-            ),
-            (Step::PutPublished(endpoint.clone()), None),
-        ],
-    ))
-}
-
-fn revoke(situation: &Situation) -> Plan {
-    let (Some(network), Some(endpoint)) = (&situation.network, &situation.endpoint) else {
-        return Plan::remove([]);
-    };
-    if endpoint.endpoint.ports.is_empty() {
-        return Plan::remove([]);
-    }
-    let after = EndpointView {
-        endpoint: DesiredEndpoint {
-            ports: Vec::new(),
-            ..endpoint.endpoint.clone()
-        },
-        ..endpoint.clone()
-    };
-    // The kernel first: a record without the ports could not say what is still to be revoked.
-    Plan::remove([
-        Step::Revoke(network.spec.clone(), endpoint.endpoint.clone()),
-        Step::PutEndpoint(after),
-    ])
-}
-
+mod ports;
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,7 @@ fn endpoint(state: EndpointState) -> EndpointView {
         },
         state,
         created: Timestamp(2),
+        ports_due: vec![],
     }
 }
 

@@ -53,6 +53,10 @@ pub(super) struct Endpoint {
     sandbox: Option<Sandbox>,
     ports_wanted: Vec<Binding>,
     ports: Vec<Port>,
+    /// Only there while ports are being published, so that records stand as older releases wrote
+    /// and read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports_due: Vec<Binding>,
     exposed: Vec<Exposed>,
     options: BTreeMap<String, String>,
 }
@@ -202,6 +206,7 @@ impl Endpoint {
             endpoint,
             state,
             created,
+            ports_due,
         } = view;
         let DesiredEndpoint {
             spec,
@@ -236,6 +241,7 @@ impl Endpoint {
             }),
             ports_wanted: ports_wanted.iter().map(Binding::from).collect(),
             ports: ports.iter().map(Port::from).collect(),
+            ports_due: ports_due.iter().map(Binding::from).collect(),
             exposed: exposed
                 .iter()
                 .map(|(protocol, port)| Exposed {
@@ -261,6 +267,7 @@ impl Endpoint {
             sandbox,
             ports_wanted,
             ports,
+            ports_due,
             exposed,
             options,
         } = self;
@@ -295,6 +302,7 @@ impl Endpoint {
             },
             state: state_from_wire(state),
             created: Timestamp(created_ms),
+            ports_due: all(ports_due)?,
         };
         Ok((view, BootId::new(boot)?))
     }
