@@ -16,6 +16,7 @@ use std::path::PathBuf;
   netloom pool inspect 10.9.0.0/24   how full is it, and who has which address?
   netloom audit                      do records, journal, kernel and Docker agree?
   netloom doctor                     what is wrong with this host, and how is it mended?
+  netloom host ls                    who shares the store, and how much has each?
 
 Exit codes: 0 all is well, 1 it failed, 2 wrong command line, 3 something was found."
 )]
@@ -55,6 +56,12 @@ pub(crate) enum Command {
     /// Addresses: list, reserve, release
     #[command(subcommand)]
     Address(AddressCommand),
+    /// The store that hosts share: initialise it, say how this host stands to it
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Hosts that share the store: list, inspect, forget
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Show published ports, of one container or of all
     #[command(
         after_help = "Docker itself shows no ports of remote drivers in `docker ps`.
@@ -221,6 +228,50 @@ Examples:
     Release {
         /// The address
         ip: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Initialise the store that the daemon is configured with
+    #[command(
+        after_help = "Once in the life of a store, on one of its hosts. No daemon does it by itself: a store that
+is empty may be one that lost what it held. After such a loss, this command says that the hosts
+shall go on with it; each writes again what it owns.
+
+Example:
+  netloom cluster init"
+    )]
+    Init,
+    /// Say how this host stands to the store
+    #[command(after_help = "Exit code 3 when the host cannot take part in full.")]
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// List the hosts on record
+    Ls,
+    /// Show everything about one host
+    Inspect {
+        /// Its id
+        host: String,
+    },
+    /// Declare a host gone for ever, and free the addresses that it owned
+    #[command(
+        after_help = "Nothing else ever takes addresses from a host: not silence, not time. Be sure that it is gone:
+if it still runs, it may hand out the same addresses. Its id is never accepted again.
+
+Examples:
+  netloom host forget 4f0c21d09e3a
+  netloom host forget 4f0c21d09e3a --yes       without being asked"
+    )]
+    Forget {
+        /// Its id
+        host: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -1,7 +1,7 @@
 //! From arguments to calls of the local API, and from answers to output.
 
 use crate::args::{AddressCommand, Cli, Command, EndpointCommand, NetworkCommand, PoolCommand};
-use crate::{Verdict, args, documents, render};
+use crate::{Verdict, args, cluster, documents, render};
 use anyhow::{Context, bail};
 use netloom_api::{
     AuditReport, AuditRequest, Client, CreateNetwork, Pool, Reservation, UninstallRequest,
@@ -11,14 +11,14 @@ use std::io::Write;
 
 /// Whether people or programs read the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Output {
+pub(crate) enum Output {
     Text,
     Json,
 }
 
 impl Output {
     /// Prints `value` as JSON, or as the text that `render` makes of it.
-    fn print<T: Serialize>(
+    pub(crate) fn print<T: Serialize>(
         self,
         value: &T,
         render: impl FnOnce(&T) -> String,
@@ -32,7 +32,7 @@ impl Output {
     }
 
     /// Says in one line that it was done; programs get an empty object.
-    fn done(self, line: &str) -> anyhow::Result<Verdict> {
+    pub(crate) fn done(self, line: &str) -> anyhow::Result<Verdict> {
         put(match self {
             Self::Text => format!("{line}\n"),
             Self::Json => "{}\n".to_owned(),
@@ -69,6 +69,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Endpoint(command) => endpoint(&client, output, command).await,
         Command::Pool(command) => pool(&client, output, command).await,
         Command::Address(command) => address(&client, output, command).await,
+        Command::Cluster(command) => cluster::cluster(&client, output, command).await,
+        Command::Host(command) => cluster::host(&client, output, command).await,
         Command::Port { container } => ports(&client, output, container.as_deref()).await,
         Command::Audit { repair } => report(
             output,

@@ -307,7 +307,10 @@ fn percent(used: u64, capacity: u64) -> String {
     }
 }
 
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     rows.for_each(|row| {
@@ -324,7 +327,7 @@ fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; 
     text
 }
 
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 

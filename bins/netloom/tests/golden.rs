@@ -88,6 +88,24 @@ fn status() -> Value {
     })
 }
 
+fn cluster() -> Value {
+    json!({
+        "host": "h1", "url": "etcd://10.0.0.1:2379/netloom", "store": "etcd-0a1b", "epoch": 2,
+        "standing": "healing", "why": null, "waiting": ["h2"],
+    })
+}
+
+fn hosts() -> Value {
+    let host = |id: &str, here: bool, owned: u64| {
+        json!({
+            "id": id, "here": here, "membership": "member", "boot": "b1", "starts": 3, "counter": 41,
+            "last_heard_ms": 1_700_000_000_000_u64,
+            "shares": [{"subnet": "10.9.0.0/24", "owned": owned, "free": 60}],
+        })
+    };
+    json!([host("h1", true, 128), host("h2", false, 64)])
+}
+
 /// The fixed answers of the API.
 async fn answer(request: Request) -> Response {
     let line = format!("{} {}", request.method(), request.uri().path());
@@ -105,6 +123,12 @@ async fn answer(request: Request) -> Response {
         "POST /v1/uninstall" => {
             let body = json!({"error": "2 endpoints are joined: use --force"});
             return (StatusCode::CONFLICT, Json(body)).into_response();
+        }
+        "GET /v1/cluster" => cluster(),
+        "POST /v1/cluster/init" => json!({"epoch": 1}),
+        "GET /v1/hosts" => hosts(),
+        "POST /v1/hosts/forget" => {
+            json!({"freed": [{"subnet": "10.9.0.0/24", "addresses": 64}]})
         }
         "POST /v1/reservations" | "DELETE /v1/reservations/10.9.0.80" => {
             return StatusCode::NO_CONTENT.into_response();
@@ -191,6 +215,10 @@ fn help_is_as_it_was_read_last() {
             "port --help",
             "audit --help",
             "uninstall --help",
+            "cluster --help",
+            "cluster init --help",
+            "host --help",
+            "host forget --help",
         ],
     );
 }
@@ -219,6 +247,11 @@ fn answers_are_shown_to_people() {
             "port web",
             "audit",
             "doctor",
+            "cluster init",
+            "cluster status",
+            "host ls",
+            "host inspect h2",
+            "host forget h2 --yes",
         ],
     );
 }
@@ -240,6 +273,9 @@ fn failures_have_a_cause_a_next_step_and_a_code() {
             "uninstall",
             "network inspect red",
             "address release 10.9.0.81",
+            "host forget h2",
+            "host inspect h",
+            "host inspect x",
         ],
     );
 }
@@ -256,6 +292,7 @@ fn json_is_one_document_that_holds_the_answer() {
         ("--json endpoint ls", json!([endpoint()])),
         ("--json pool ls", json!([pool()])),
         ("--json address ls", addresses()),
+        ("--json host ls", hosts()),
     ] {
         let output = netloom(&socket, line);
         assert_eq!(output.status.code(), Some(0), "{line}");

@@ -1,5 +1,6 @@
 //! A client of the local API.
 
+use crate::cluster::{Cluster, ForgetHost, Forgotten, Host, Initialised, Nothing};
 use crate::types::{
     Address, AuditReport, AuditRequest, CreateNetwork, Endpoint, ErrorBody, Network, Pool, Port,
     Removed, Reservation, Status, UninstallRequest,
@@ -201,6 +202,38 @@ impl Client {
     /// See [`ClientError`].
     pub async fn uninstall(&self, wish: UninstallRequest) -> Result<Removed, ClientError> {
         self.post("/v1/uninstall", &wish).await
+    }
+
+    /// How the daemon's host stands to the store that it shares with others.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cluster(&self) -> Result<Cluster, ClientError> {
+        self.get("/v1/cluster").await
+    }
+
+    /// Initialises the daemon's store, which must be empty.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn init_cluster(&self) -> Result<Initialised, ClientError> {
+        self.post("/v1/cluster/init", &Nothing {}).await
+    }
+
+    /// All hosts on record.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn hosts(&self) -> Result<Vec<Host>, ClientError> {
+        self.get("/v1/hosts").await
+    }
+
+    /// Declares a host gone for ever.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn forget_host(&self, wish: &ForgetHost) -> Result<Forgotten, ClientError> {
+        self.post("/v1/hosts/forget", wish).await
     }
 
     /// The API's own description. It needs no daemon.

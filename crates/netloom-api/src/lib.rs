@@ -16,11 +16,16 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod cluster;
 mod openapi;
 mod routes;
 mod types;
 
 pub use client::{Client, ClientError};
+pub use cluster::{
+    Cluster, ForgetHost, Forgotten, Freed, Host, Initialised, Membership, Nothing, Share,
+    StandingKind,
+};
 pub use openapi::openapi;
 pub use routes::{Method, ROUTES, Response, Route};
 pub use types::{

@@ -1,5 +1,6 @@
 //! The OpenAPI document, made of the table of routes and the wire types, so that it cannot lie.
 
+use crate::cluster::{Cluster, ForgetHost, Forgotten, Host, Initialised, Nothing};
 use crate::routes::{ROUTES, Response, Route};
 use crate::types::{
     Address, AuditReport, AuditRequest, CreateNetwork, Endpoint, ErrorBody, Network, Pool, Port,
@@ -45,10 +46,16 @@ fn schemas() -> Map<String, Value> {
         Address,
         AuditReport,
         AuditRequest,
+        Cluster,
         CreateNetwork,
         Endpoint,
         ErrorBody,
+        ForgetHost,
+        Forgotten,
+        Host,
+        Initialised,
         Network,
+        Nothing,
         Pool,
         Port,
         Removed,

@@ -205,6 +205,30 @@ pub const ROUTES: &[Route] = &[
         Response::One("Removed"),
         "Removes everything of ours from the kernel.",
     ),
+    get(
+        "/v1/cluster",
+        "cluster",
+        Response::One("Cluster"),
+        "How this host stands to the store that it shares with others.",
+    ),
+    post(
+        ("/v1/cluster/init", "init_cluster"),
+        "Nothing",
+        Response::One("Initialised"),
+        "Initialises an empty store; no daemon ever does that by itself.",
+    ),
+    get(
+        "/v1/hosts",
+        "hosts",
+        Response::List("Host"),
+        "All hosts on record, forgotten ones included.",
+    ),
+    post(
+        ("/v1/hosts/forget", "forget_host"),
+        "ForgetHost",
+        Response::One("Forgotten"),
+        "Declares a host gone for ever, and frees what it owned.",
+    ),
 ];
 
 #[cfg(test)]
