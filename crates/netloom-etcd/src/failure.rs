@@ -206,9 +206,10 @@ mod tests {
 
     #[test]
     fn a_connection_that_had_ended_is_told_from_one_that_broke() {
-        let gone = Status::from_error(Box::new(std::io::Error::other(ConnectionGone)));
+        let from_connector = |word| Status::from_error(Box::new(tonic::ConnectError(word)));
+        let gone = from_connector(Box::new(ConnectionGone));
         assert!(matches!(commit(gone), CommitError::Unavailable(_)));
-        let broke = Status::from_error(Box::new(std::io::Error::other("broken pipe")));
+        let broke = from_connector("broken pipe".into());
         assert!(matches!(commit(broke), CommitError::Unknown(_)));
     }
 }
