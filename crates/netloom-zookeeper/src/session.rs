@@ -6,6 +6,7 @@
 use crate::connect::{self, Connected};
 use crate::error::Trouble;
 use crate::greeting::{self, Known};
+use crate::server_version;
 use netloom_core::RemoteStoreConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,11 +144,15 @@ impl Keeper {
     async fn run(mut self) {
         let mut pause = PAUSE_FIRST;
         let mut number = 0;
+        let mut is_checked = false;
         loop {
             match self.open().await {
                 Ok(Connected { client, certs }) => {
                     number += 1;
                     pause = PAUSE_FIRST;
+                    if !std::mem::replace(&mut is_checked, true) {
+                        tokio::spawn(server_version::warn_of_known_bugs(self.config.clone()));
+                    }
                     let opened = client.clone();
                     self.state
                         .send_replace(State::Open(Session { client, number }));
