@@ -136,10 +136,9 @@ impl Client {
     /// The answer of the first server that gives one, within the time for one operation.
     pub(crate) async fn call(&self, call: &Call) -> Result<Answer, Failed> {
         let end = Instant::now() + self.timeout;
-        let _permit = match timeout_at(end, self.at_once.acquire()).await {
-            Ok(Ok(permit)) => permit,
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => return Err(nothing("here", "too many requests are under way")),
+        // The semaphore is never closed: only the time can be over.
+        let Ok(Ok(_permit)) = timeout_at(end, self.at_once.acquire()).await else {
+            return Err(nothing("here", "too many requests are under way"));
         };
         let answer = self.anywhere(call, end).await?;
         // Refused before anything happened: a token that was changed meanwhile gets its try.
