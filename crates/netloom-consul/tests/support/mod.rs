@@ -1,5 +1,10 @@
 //! A server of a few lines that answers what a test wants, and remembers what it was asked.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code outside of test functions"
+)]
 
 use netloom_consul::ConsulStore;
 use netloom_core::store::{Key, Operation, Transaction, Version};
