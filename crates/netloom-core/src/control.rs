@@ -60,6 +60,9 @@ pub struct EndpointView {
     /// Ports that were asked for and are not yet on record as published: a process that died while
     /// it published them leaves them here, and the next comparison publishes them.
     pub ports_due: Vec<PortBinding>,
+    /// What was published until it was revoked in this sandbox: when the endpoint leaves, the
+    /// ports pass to another one of the same sandbox, and a death may cut that short.
+    pub ports_revoked: Vec<PublishedPort>,
 }
 
 /// The engine, as its callers see it. All of it may be repeated.

@@ -2,7 +2,7 @@
 
 use crate::{EndpointSpec, Finding, NetworkSpec, PublishedPort, SandboxRef};
 use async_trait::async_trait;
-use netloom_types::{LinkName, MacAddr, PortBinding, Subnet};
+use netloom_types::{EndpointId, LinkName, MacAddr, PortBinding, Subnet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a driver cannot do, by what the caller can do about it.
@@ -180,6 +180,15 @@ pub trait Driver: core::fmt::Debug + Send + Sync {
         network: &NetworkSpec,
         endpoint: &DesiredEndpoint,
     ) -> Result<(), DriverError>;
+
+    /// Whether the endpoint's link is there; a driver that cannot tell says so by `true`.
+    ///
+    /// # Errors
+    /// When the kernel could not be read.
+    async fn is_linked(&self, endpoint: &EndpointId) -> Result<bool, DriverError> {
+        let _ = endpoint;
+        Ok(true)
+    }
 
     /// Brings the kernel to `desired` by difference, never by flush and refill; says what it mended.
     ///

@@ -146,6 +146,7 @@ impl Inner {
                 let mut view = view.clone();
                 view.endpoint.ports.clone_from(&outcome.ports);
                 view.ports_due.clear();
+                view.ports_revoked.clear();
                 self.put_endpoint(&view).await
             }
             Step::Revoke(network, endpoint) => {

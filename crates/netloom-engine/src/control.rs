@@ -116,10 +116,18 @@ impl Inner {
         let network = network.ok_or_else(|| unknown_network(&spec.network))?;
         let driver = self.driver(&network.spec.driver)?;
         let grant = driver.validate_endpoint(&network.spec, &spec)?;
+        // Always the IPv4 address first, so that nobody waits for one who waits for him.
+        let mut held = Vec::new();
+        for address in spec.addresses.iter() {
+            let key = (spec.network.clone(), address.ip());
+            held.push(self.addresses.write(&key).await);
+        }
         for rival in self.unjoined_rivals(&spec) {
             self.endpoint_event(&spec.network, &rival, Event::Forget(rival.clone()))
                 .await?;
         }
+        // After the forgetting: one of them may have joined meanwhile.
+        self.refuse_twin(&spec).await?;
         let (n, e) = (spec.network.clone(), spec.id.clone());
         let (_, reply) = self
             .endpoint_event(&n, &e, Event::CreateEndpoint(spec, grant.mac))
@@ -232,8 +240,13 @@ impl Controller for Engine {
         endpoint: &EndpointId,
         ports: Vec<PortBinding>,
     ) -> Result<Vec<PublishedPort>, ControlError> {
-        let event = Event::Publish(endpoint.clone(), ports);
-        let (outcome, reply) = self.event(network, endpoint, event).await?;
+        let (network, endpoint) = (network.clone(), endpoint.clone());
+        let (outcome, reply) = self
+            .run(|inner| async move {
+                let _world = inner.world.read().await;
+                inner.publish_at(&network, &endpoint, ports).await
+            })
+            .await?;
         Ok(match reply {
             Reply::Ports(known) if !known.is_empty() => known,
             Reply::Ports(_) | Reply::Done | Reply::Granted(_) | Reply::Attached => outcome.ports,

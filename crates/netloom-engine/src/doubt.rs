@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use crate::apply::chain;
 use crate::engine::Inner;
+use crate::give_way::share_an_address;
 use crate::plan::Step;
 
 /// Since when a network's creation is unconfirmed.
@@ -91,17 +92,11 @@ impl Inner {
     /// once, so it got no answer about them, or has released them.
     pub(crate) fn unjoined_rivals(&self, wanted: &EndpointSpec) -> Vec<EndpointId> {
         let memory = self.memory();
-        let same_address = |other: &EndpointSpec| {
-            wanted
-                .addresses
-                .iter()
-                .any(|a| other.addresses.iter().any(|b| a.ip() == b.ip()))
-        };
         memory
             .members(&wanted.network)
             .filter(|entry| entry.view.state == EndpointState::Created)
             .map(|entry| &entry.view.endpoint.spec)
-            .filter(|other| other.id != wanted.id && same_address(other))
+            .filter(|other| other.id != wanted.id && share_an_address(wanted, other))
             .map(|other| other.id.clone())
             .collect()
     }

@@ -6,6 +6,7 @@ use netloom_core::{
 };
 use netloom_types::{BootId, EndpointId, NetworkId};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,7 +65,7 @@ pub struct Engine {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// Locks are taken in this order: `world`, `networks`, `endpoints`, `admission`; `memory` and
+/// Locks are taken in this order: `world`, `addresses`, `networks`, `endpoints`, `admission`; `memory` and
 /// `sightings` are held for a look only, never over an await.
 pub(crate) struct Inner {
     pub(crate) parts: Parts,
@@ -73,6 +74,8 @@ pub(crate) struct Inner {
     /// Shared by every event; exclusive for comparing all records with the kernel, which would
     /// otherwise take a link that is just being made for a stray.
     pub(crate) world: RwLock<()>,
+    /// Held from a new endpoint's check against those with its addresses until it is on record.
+    pub(crate) addresses: Locks<(NetworkId, IpAddr)>,
     pub(crate) networks: Locks<NetworkId>,
     pub(crate) endpoints: Locks<EndpointId>,
     /// Held from a new network's check against the others until it is on record; never over a
@@ -80,6 +83,9 @@ pub(crate) struct Inner {
     pub(crate) admission: tokio::sync::Mutex<()>,
     /// Set once everything was taken out of the kernel on purpose: nothing is built any more.
     pub(crate) dismantled: AtomicBool,
+    /// Set once it was looked whether the last process died while ports passed from one endpoint
+    /// to another.
+    pub(crate) hand_overs_seen: AtomicBool,
 }
 
 impl fmt::Debug for Inner {
@@ -131,10 +137,12 @@ impl Engine {
                 memory: Mutex::new(memory),
                 sightings: Mutex::default(),
                 world: RwLock::default(),
+                addresses: Locks::default(),
                 networks: Locks::default(),
                 endpoints: Locks::default(),
                 admission: tokio::sync::Mutex::default(),
                 dismantled: AtomicBool::new(false),
+                hand_overs_seen: AtomicBool::new(false),
             }),
         })
     }
@@ -176,6 +184,7 @@ pub(crate) fn after_boot(stored: StoredEndpoint, boot: &BootId) -> EndpointView 
         state: EndpointState::Created,
         created: view.created,
         ports_due: Vec::new(),
+        ports_revoked: Vec::new(),
     }
 }
 

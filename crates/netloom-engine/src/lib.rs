@@ -38,6 +38,7 @@ mod control;
 mod doubt;
 mod due;
 mod engine;
+mod give_way;
 mod locks;
 mod memory;
 pub mod plan;

@@ -51,6 +51,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         self.resolve_doubts().await;
+        let passing = self.cut_short();
         self.finish_removals().await;
         let mut findings = Vec::new();
         let mut failed: Option<DriverError> = None;
@@ -73,7 +74,7 @@ impl Inner {
         }
         // After the drivers: they have removed what a publication left that was cut short, and it
         // begins anew.
-        findings.extend(self.publish_due().await);
+        findings.extend(self.publish_due(passing).await);
         findings.extend(self.unfinished());
         match failed {
             Some(error) => Err(error.into()),

@@ -8,11 +8,9 @@
 mod support;
 
 use netloom_core::{
-    ControlError, Controller, EndpointSpec, EndpointState, Finding, FindingKind, NetworkSpec,
-    NetworkState, Repair,
+    ControlError, Controller, EndpointSpec, EndpointState, NetworkSpec, NetworkState,
 };
 use netloom_engine::Engine;
-use netloom_types::PortBinding;
 use support::{Fault, Host, eid, endpoint, network, nid, sandbox};
 
 /// The life of one container, as Docker asks for it.
@@ -327,113 +325,6 @@ async fn a_network_that_was_just_made_is_given_time_to_be_known() {
     assert!(engine.create_network(repeated()).await.is_err());
     host.clock.advance(std::time::Duration::from_secs(1));
     engine.create_network(repeated()).await.unwrap();
-}
-
-/// The ports of a hand-over, which differ from those that the endpoint was created with.
-fn handed_over() -> Vec<PortBinding> {
-    let [mut binding] = <[PortBinding; 1]>::try_from(endpoint(1, 1).ports).unwrap();
-    binding.container_port = 443;
-    vec![binding]
-}
-
-#[tokio::test]
-async fn a_port_whose_publication_a_death_cut_short_is_published_without_being_asked_for_again() {
-    for fault in [Fault::DiesBefore, Fault::DiesAfter] {
-        for nth in 1.. {
-            let context = format!("{fault:?} step {nth}");
-            let host = Host::new();
-            let engine = host.start().await;
-            for call in LIFE.into_iter().take(3) {
-                perform(&engine, call).await.unwrap();
-            }
-            host.spoiler.arm(nth, fault);
-            let (network, endpoint) = (nid(1), eid(1));
-            tokio::select! {
-                result = engine.publish(&network, &endpoint, handed_over()) => drop(result.unwrap()),
-                () = host.spoiler.death() => {}
-            }
-            let reached = host.spoiler.disarm();
-            // A second death in the recovery, too, forgets nothing.
-            for second in [Some(1), Some(2), Some(3), None] {
-                let engine = host.start().await;
-                if let Some(second) = second {
-                    host.spoiler.arm(second, fault);
-                }
-                tokio::select! {
-                    result = engine.reconcile() => drop(result.unwrap()),
-                    () = host.spoiler.death() => {}
-                }
-                host.spoiler.disarm();
-            }
-            let engine = host.start().await;
-            engine.reconcile().await.unwrap();
-            // Before the wish is on record there was nothing to keep.
-            let kept = !(fault == Fault::DiesBefore && nth == 1);
-            let published = host.driver.kernel().ports;
-            let ports = published.get(&eid(1)).map(|p| p[0].host_port);
-            assert_eq!(ports, kept.then_some(443), "{context}");
-            assert_eq!(engine.endpoints().await[0].ports_due, [], "{context}");
-            perform(&engine, Call::Revoke).await.unwrap();
-            reopened(&host, &engine, &context).await;
-            assert_eq!(host.driver.kernel().ports.len(), 0, "{context}");
-            if !reached {
-                break;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_port_that_is_due_and_cannot_be_had_is_told_of_and_tried_again() {
-    let host = Host::new();
-    let engine = host.start().await;
-    for call in LIFE.into_iter().take(3) {
-        perform(&engine, call).await.unwrap();
-    }
-    host.spoiler.arm(2, Fault::DiesBefore);
-    tokio::select! {
-        _ = perform(&engine, Call::Publish) => panic!("it should have died"),
-        () = host.spoiler.death() => {}
-    }
-    let engine = host.start().await;
-    let told = |found: Vec<Finding>| -> Vec<_> {
-        let due = found.iter().filter(|f| f.subject == eid(1).to_string());
-        due.map(|f| (f.kind, f.repair)).collect()
-    };
-    let due = [(FindingKind::UnreservedPort, Repair::ByRepair)];
-    assert_eq!(told(engine.audit().await.unwrap()), due);
-    host.spoiler.arm(2, Fault::Fails);
-    assert_eq!(told(engine.reconcile().await.unwrap()), due);
-    assert!(host.spoiler.disarm());
-    let mended = [(FindingKind::UnreservedPort, Repair::Done)];
-    assert_eq!(told(engine.reconcile().await.unwrap()), mended);
-    assert_eq!(told(engine.audit().await.unwrap()), []);
-    assert_eq!(host.driver.kernel().ports.len(), 1);
-}
-
-#[tokio::test]
-async fn a_port_that_is_due_goes_with_the_leave_and_with_the_boot() {
-    for call in [Call::Revoke, Call::Leave, Call::DeleteEndpoint] {
-        let host = Host::new();
-        let engine = host.start().await;
-        for call in LIFE.into_iter().take(3) {
-            perform(&engine, call).await.unwrap();
-        }
-        host.spoiler.arm(2, Fault::DiesBefore);
-        tokio::select! {
-            _ = perform(&engine, Call::Publish) => panic!("it should have died"),
-            () = host.spoiler.death() => {}
-        }
-        host.spoiler.disarm();
-        let booted = host.start_in_boot("boot-2").await.unwrap();
-        assert_eq!(booted.endpoints().await[0].ports_due, []);
-        let engine = host.start().await;
-        assert_ne!(engine.endpoints().await[0].ports_due, []);
-        perform(&engine, call).await.unwrap();
-        engine.reconcile().await.unwrap();
-        reopened(&host, &engine, &format!("{call:?}")).await;
-        assert_eq!(host.driver.kernel().ports.len(), 0, "{call:?}");
-    }
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ pub(crate) fn endpoint(view: EndpointView, names: &Names) -> wire::Endpoint {
         state,
         created,
         ports_due: _,
+        ports_revoked: _,
     } = view;
     let netloom_core::DesiredEndpoint {
         spec,

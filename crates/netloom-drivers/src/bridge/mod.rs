@@ -34,7 +34,7 @@ use netloom_core::{
     Finding, NetworkSpec, Publisher, Repair, SandboxRef, crash_point,
 };
 use netloom_linux::{Element, Kernel, KernelStep, Place};
-use netloom_types::{LinkName, NetworkId};
+use netloom_types::{EndpointId, LinkName, NetworkId};
 use options::EndpointOptions;
 use plan::{EndpointPlan, NetworkPlan, Routes};
 use reaper::Reaper;
@@ -357,6 +357,19 @@ impl Driver for BridgeDriver {
         self.release(&endpoint.spec.id, &endpoint.ports).await;
         crash_point!("driver.leave.released");
         Ok(())
+    }
+
+    async fn is_linked(&self, endpoint: &EndpointId) -> Result<bool, DriverError> {
+        let link = names::host_end(endpoint);
+        let found = self
+            .on_kernel(move |kernel| {
+                kernel.link(&link).map_err(|error| DriverError::Kernel {
+                    what: format!("the link {link} could not be looked for"),
+                    source: Some(Box::new(error)),
+                })
+            })
+            .await?;
+        Ok(found.is_some())
     }
 
     async fn reconcile(&self, desired: &Desired) -> Result<Vec<Finding>, DriverError> {

@@ -109,6 +109,21 @@ fn a_network_that_fails_at_any_step_leaves_nothing() {
 }
 
 #[test]
+fn a_link_is_there_from_the_join_to_the_leave() {
+    wait(async {
+        let (bench, network) = (bench(), dual());
+        let end = joined(&network);
+        bench.driver.create_network(&network).await.unwrap();
+        let linked = || bench.driver.is_linked(&end.spec.id);
+        assert!(!linked().await.unwrap());
+        bench.join(&network, &end).await.unwrap();
+        assert!(linked().await.unwrap());
+        bench.driver.leave(&network, &end).await.unwrap();
+        assert!(!linked().await.unwrap());
+    });
+}
+
+#[test]
 fn a_join_that_fails_at_any_step_leaves_nothing_of_it() {
     wait(async {
         let network = dual();

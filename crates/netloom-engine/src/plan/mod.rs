@@ -289,6 +289,7 @@ fn create_endpoint(
         state: EndpointState::Created,
         created: now,
         ports_due: Vec::new(),
+        ports_revoked: Vec::new(),
     };
     Ok(Plan::build(
         Reply::Granted(EndpointGrant { mac }),
@@ -397,6 +398,7 @@ fn join(
         state,
         created: before.created,
         ports_due: Vec::new(),
+        ports_revoked: Vec::new(),
     };
     let joining = with(before.state.after(EndpointEvent::JoinBegun)?);
     let joined = with(joining.state.after(EndpointEvent::JoinDone)?);
@@ -409,6 +411,7 @@ fn join(
         state: EndpointState::Created,
         created: before.created,
         ports_due: Vec::new(),
+        ports_revoked: Vec::new(),
     };
     let attach_step = attach(&joining);
     let detach = Step::Detach(network.spec.clone(), joining.endpoint.clone());
@@ -446,6 +449,7 @@ fn leave(situation: &Situation) -> Result<Plan, ControlError> {
         state: leaving.state.after(EndpointEvent::LeaveDone)?,
         created: before.created,
         ports_due: Vec::new(),
+        ports_revoked: Vec::new(),
     };
     let kernel = take_down(&network.spec, &leaving);
     let mut steps = vec![Step::PutEndpoint(leaving)];

@@ -74,6 +74,7 @@ pub(super) fn revoke(situation: &Situation) -> Plan {
             ..endpoint.endpoint.clone()
         },
         ports_due: Vec::new(),
+        ports_revoked: endpoint.endpoint.ports.clone(),
         ..endpoint.clone()
     };
     // The kernel first: a record without the ports could not say what is still to be revoked.

@@ -50,6 +50,7 @@ fn endpoint(state: EndpointState) -> EndpointView {
         state,
         created: Timestamp(2),
         ports_due: vec![],
+        ports_revoked: vec![],
     }
 }
 

@@ -75,6 +75,7 @@ fn endpoint() -> EndpointView {
         state: EndpointState::Joined,
         created: Timestamp(8),
         ports_due: vec![],
+        ports_revoked: vec![],
     }
 }
 
@@ -95,9 +96,11 @@ fn records_round_trip() {
 #[test]
 fn ports_that_are_due_stand_in_a_record_only_while_they_are() {
     let text = |view| String::from_utf8(encode_endpoint(view, &operation(), &boot()).unwrap());
-    assert!(!text(&endpoint()).unwrap().contains("ports_due"));
+    let plain = text(&endpoint()).unwrap();
+    assert!(!plain.contains("ports_due") && !plain.contains("ports_revoked"));
     let mut view = endpoint();
     view.ports_due.clone_from(&view.endpoint.spec.ports);
+    view.ports_revoked.clone_from(&view.endpoint.ports);
     let bytes = encode_endpoint(&view, &operation(), &boot()).unwrap();
     assert_eq!(decode_endpoint(&bytes).unwrap().view, view);
 }

@@ -57,6 +57,9 @@ pub(super) struct Endpoint {
     /// and read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports_due: Vec<Binding>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports_revoked: Vec<Port>,
     exposed: Vec<Exposed>,
     options: BTreeMap<String, String>,
 }
@@ -207,6 +210,7 @@ impl Endpoint {
             state,
             created,
             ports_due,
+            ports_revoked,
         } = view;
         let DesiredEndpoint {
             spec,
@@ -242,6 +246,7 @@ impl Endpoint {
             ports_wanted: ports_wanted.iter().map(Binding::from).collect(),
             ports: ports.iter().map(Port::from).collect(),
             ports_due: ports_due.iter().map(Binding::from).collect(),
+            ports_revoked: ports_revoked.iter().map(Port::from).collect(),
             exposed: exposed
                 .iter()
                 .map(|(protocol, port)| Exposed {
@@ -268,6 +273,7 @@ impl Endpoint {
             ports_wanted,
             ports,
             ports_due,
+            ports_revoked,
             exposed,
             options,
         } = self;
@@ -303,6 +309,7 @@ impl Endpoint {
             state: state_from_wire(state),
             created: Timestamp(created_ms),
             ports_due: all(ports_due)?,
+            ports_revoked: all(ports_revoked)?,
         };
         Ok((view, BootId::new(boot)?))
     }

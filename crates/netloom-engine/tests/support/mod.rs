@@ -318,6 +318,10 @@ impl Driver for FakeDriver {
         .await
     }
 
+    async fn is_linked(&self, endpoint: &EndpointId) -> Result<bool, DriverError> {
+        Ok(self.kernel().links.contains_key(endpoint))
+    }
+
     async fn reconcile(&self, desired: &Desired) -> Result<Vec<Finding>, DriverError> {
         let wanted = Self::wanted(desired);
         self.act(|kernel| *kernel = wanted).await?;
@@ -352,6 +356,16 @@ impl Publisher for FakeDriver {
             })
             .collect();
         let (id, chosen) = (endpoint.spec.id.clone(), ports.clone());
+        let taken = |(other, held): (&EndpointId, &Vec<PublishedPort>)| {
+            let asked = wanted
+                .iter()
+                .filter(|b| b.host_ports != HostPorts::Ephemeral);
+            let mut asked = asked.map(|b| b.container_port);
+            *other != id && asked.any(|p| held.iter().any(|h| h.host_port == p))
+        };
+        if self.kernel().ports.iter().any(taken) {
+            return Err(DriverError::Conflict("a port is taken".into()));
+        }
         self.act(|k| k.ports.insert(id, chosen)).await?;
         Ok(ports)
     }
