@@ -102,6 +102,11 @@ impl Ensemble {
         self.dir.path()
     }
 
+    /// Where a member keeps what it was told.
+    pub(crate) fn data(&self, member: usize) -> std::path::PathBuf {
+        self.dir().join(member.to_string()).join("data")
+    }
+
     /// Starts a member that does not run.
     pub(crate) fn restart(&mut self, member: usize) {
         let dir = self.dir.path().join(member.to_string());
