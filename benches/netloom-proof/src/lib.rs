@@ -1,2 +1,4 @@
 //! Proofs of the address protocol.
 #![forbid(unsafe_code)]
+
+pub mod model;

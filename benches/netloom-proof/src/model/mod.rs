@@ -1,0 +1,129 @@
+//! The address protocol as a state machine, and a walk through all its interleavings.
+//!
+//! One step is one write to the store, one sync of a journal, one message lost or late, one death.
+//! The walk is breadth first, so a violation comes with a shortest history. What the model leaves
+//! out, and why, stands in `docs/address-protocol.md`.
+
+mod plan;
+mod properties;
+mod step;
+mod symmetry;
+mod words;
+mod world;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+
+pub use plan::{Plan, Planted, Promise, Word};
+use step::Step;
+use world::World;
+
+/// What a walk found.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelReport {
+    /// What was walked through.
+    pub plan: Plan,
+    /// Different states, up to the names of hosts and addresses.
+    pub states: usize,
+    /// Steps taken, the ones that led to a known state included.
+    pub steps: usize,
+    /// Steps of the longest of all shortest histories.
+    pub depth: usize,
+    /// Whether every reachable state was seen.
+    pub complete: bool,
+    /// The invariants that were checked in every state.
+    pub invariants: Vec<&'static str>,
+    /// What must be possible and was not met.
+    pub never_met: Vec<&'static str>,
+    /// Invariants that do not hold, each with a shortest history.
+    pub violations: Vec<Violation>,
+}
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, Serialize)]
+pub struct Violation {
+    /// Which one.
+    pub property: &'static str,
+    /// How it comes about, one sentence a step.
+    pub history: Vec<String>,
+}
+
+/// How much a walk may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Threads; with one, a violation's history is a shortest one.
+    pub threads: usize,
+    /// After that the walk ends incomplete.
+    pub limit: Duration,
+}
+
+/// Walks through all states of a plan. A walk with a planted bug, or one that must fail, ends at the
+/// first violation.
+#[must_use]
+pub fn run(plan: Plan, effort: Effort) -> ModelReport {
+    let properties = properties::of(&plan);
+    let checker = Walk { plan: plan.clone() }
+        .checker()
+        .threads(effort.threads)
+        .timeout(effort.limit)
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let discoveries = checker.discoveries();
+    let named = |expectation: Expectation| {
+        let of = properties
+            .iter()
+            .filter(move |property| property.expectation == expectation);
+        of.map(|property| property.name)
+    };
+    let violations: Vec<Violation> = named(Expectation::Always)
+        .filter_map(|property| {
+            let path = discoveries.get(property)?.clone();
+            let history = words::history(path.into_actions());
+            Some(Violation { property, history })
+        })
+        .collect();
+    ModelReport {
+        states: checker.unique_state_count(),
+        steps: checker.state_count(),
+        depth: checker.max_depth(),
+        complete: violations.is_empty() && checker.is_done(),
+        invariants: named(Expectation::Always).collect(),
+        never_met: named(Expectation::Sometimes)
+            .filter(|name| !discoveries.contains_key(name))
+            .collect(),
+        violations,
+        plan,
+    }
+}
+
+/// The plan as the checker wants it.
+struct Walk {
+    plan: Plan,
+}
+
+impl Model for Walk {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.plan.start()]
+    }
+
+    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+        self.plan.candidates(world, steps);
+    }
+
+    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+        self.plan.after(world, step)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::of(&self.plan)
+    }
+}
+
+#[cfg(test)]
+mod tests;
