@@ -22,6 +22,43 @@ pub struct IpamConfig {
     pub settle_after: Duration,
     /// How the journal keeps its files.
     pub journal: JournalOptions,
+    /// Whether other hosts share the store.
+    pub sharing: Sharing,
+}
+
+/// Whether other hosts share the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// No: the store is this host's own, which it initialises itself.
+    #[default]
+    Alone,
+    /// Yes: all pools belong to all hosts, and addresses change hands.
+    Cluster(ClusterConfig),
+}
+
+/// How a host behaves among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Which machine this is: tells a copy of a state directory from the original. Empty when that
+    /// is not known.
+    pub machine: String,
+    /// How long one request may look for an address at other hosts.
+    pub answer_time: Duration,
+    /// How often this host says that it lives, and looks at the store, while there are few hosts;
+    /// with many it is done less often.
+    pub status_every: Duration,
+}
+
+impl ClusterConfig {
+    /// The defaults for a machine.
+    #[must_use]
+    pub fn new(machine: impl Into<String>) -> Self {
+        Self {
+            machine: machine.into(),
+            answer_time: ANSWER_TIME,
+            status_every: STATUS_EVERY,
+        }
+    }
 }
 
 impl IpamConfig {
@@ -34,6 +71,7 @@ impl IpamConfig {
             boot,
             settle_after: SETTLE_AFTER,
             journal: JournalOptions::default(),
+            sharing: Sharing::Alone,
         }
     }
 }
@@ -95,3 +133,8 @@ fn standard_pools(host: &HostId) -> Vec<(Subnet, u8)> {
 /// dockerd tries a plugin call at 0, 1, 3, 7 and 15 seconds and gives up at 30 (measured with
 /// 20.10; the same code in later ones); a third more for a slow machine.
 const SETTLE_AFTER: Duration = Duration::from_secs(40);
+
+/// A caller shall have its error within a second.
+const ANSWER_TIME: Duration = Duration::from_millis(900);
+/// Often enough that a look at the list of hosts says who is there.
+const STATUS_EVERY: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! Events of the journal and their bytes. docs/records.md draws them.
 
+use crate::cluster::Memory;
 use crate::space::space_code;
 use netloom_core::{AddressSpace, ReservedFor, Timestamp};
 use netloom_types::{MacAddr, Subnet};
@@ -44,6 +45,8 @@ pub(crate) enum Event {
     Cooling { pool: u32, index: u128 },
     /// In snapshots only: numbers that were used, even if nothing else shows it.
     Counters { operation: u64, pool: u32 },
+    /// How far this host came with the store.
+    HostCounter(Memory),
 }
 
 /// An address in use.
@@ -120,6 +123,10 @@ impl Event {
                 out.head(code::COUNTERS, *pool);
                 out.u64(*operation);
             }
+            Self::HostCounter(memory) => {
+                out.head(code::HOST_COUNTER, 0);
+                out.memory(memory);
+            }
         }
         out.0
     }
@@ -150,6 +157,7 @@ mod code {
     pub(super) const UNRESERVED: u8 = 7;
     pub(super) const COOLING: u8 = 8;
     pub(super) const COUNTERS: u8 = 9;
+    pub(super) const HOST_COUNTER: u8 = 14;
 }
 
 /// A taken event with a short name fits.
@@ -225,6 +233,14 @@ impl Out {
         self.0.extend_from_slice(&bits.octets());
     }
 
+    fn memory(&mut self, memory: &Memory) {
+        self.u64(memory.counter);
+        self.u64(memory.starts);
+        self.u64(memory.epoch);
+        self.u64(memory.mark);
+        self.text(&memory.store);
+    }
+
     fn holder(&mut self, holder: &ReservedFor) {
         match holder {
             ReservedFor::Explicit => self.u8(0),
@@ -257,6 +273,7 @@ impl In<'_> {
                 operation: self.u64()?,
                 pool,
             },
+            code::HOST_COUNTER => Event::HostCounter(self.memory()?),
             _ => self.address_event(kind, pool)?,
         })
     }
@@ -355,6 +372,16 @@ impl In<'_> {
         Subnet::new(ip, prefix_len).ok()
     }
 
+    fn memory(&mut self) -> Option<Memory> {
+        Some(Memory {
+            counter: self.u64()?,
+            starts: self.u64()?,
+            epoch: self.u64()?,
+            mark: self.u64()?,
+            store: self.text()?.into(),
+        })
+    }
+
     fn holder(&mut self) -> Option<ReservedFor> {
         Some(match self.u8()? {
             0 => ReservedFor::Explicit,
@@ -434,6 +461,13 @@ mod tests {
             Event::Unreserved { pool, index },
             Event::Cooling { pool, index },
             Event::Counters { operation: 1, pool },
+            Event::HostCounter(Memory {
+                counter: 1,
+                starts: 2,
+                epoch: 3,
+                mark: u64::MAX,
+                store: "etcd-0a".into(),
+            }),
         ]
     }
 

@@ -104,6 +104,7 @@
 mod admin;
 mod audit;
 mod book;
+mod cluster;
 mod config;
 mod event;
 mod infrastructure;
@@ -118,5 +119,5 @@ mod sightings;
 mod space;
 mod table;
 
-pub use config::{HostRoutes, IpamConfig, NoRoutes, Seams};
+pub use config::{ClusterConfig, HostRoutes, IpamConfig, NoRoutes, Seams, Sharing};
 pub use manager::AddressManager;

@@ -1,17 +1,16 @@
 //! The address manager: the traits' methods, each a short story of memory, store and journal.
 
 use crate::book::{Book, Refusal, Wish, not_journalled, unknown_reference};
-use crate::config::{HostRoutes, IpamConfig, Seams};
+use crate::cluster::Member;
+use crate::config::{HostRoutes, IpamConfig};
 use crate::infrastructure::Want;
-use crate::journal::{Disk, Journal, JournalError, Ticket};
-use crate::registry::{Past, Registry};
+use crate::journal::{Disk, Ticket};
+use crate::registry::Registry;
 use crate::sightings::Sightings;
 use crate::space::Reference;
-use crate::table::Table;
 use async_trait::async_trait;
 use netloom_core::{
-    AddressRequest, AddressSpace, Clock, Ids, Ipam, IpamError, PoolGrant, PoolRequest, Purpose,
-    crash_point,
+    AddressRequest, Clock, Ids, Ipam, IpamError, PoolGrant, PoolRequest, Purpose, crash_point,
 };
 use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
 use std::collections::BTreeMap;
@@ -32,49 +31,14 @@ pub struct AddressManager {
     pub(crate) registry: Registry,
     /// One change of pools at a time; addresses do not wait for it.
     pub(crate) changes: tokio::sync::Mutex<()>,
-    book: Mutex<Book>,
-    sightings: Mutex<Sightings>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) book: Arc<Mutex<Book>>,
+    pub(crate) sightings: Mutex<Sightings>,
     /// Names of networks by subnet, as far as the runtime told them, for error texts.
-    names: Mutex<BTreeMap<Subnet, String>>,
+    pub(crate) names: Mutex<BTreeMap<Subnet, String>>,
 }
 
 impl AddressManager {
-    /// Opens the journal and the store's pools, or begins both.
-    ///
-    /// # Errors
-    /// `Unavailable` when either cannot be read, or they do not belong together; `Invalid` for a
-    /// configuration that cannot work.
-    pub async fn open(config: IpamConfig, seams: Seams) -> Result<Self, IpamError> {
-        let Seams {
-            disk,
-            store,
-            routes,
-            clock,
-            ids,
-        } = seams;
-        netloom_alloc::SubnetPool::new(config.default_pools.iter().copied())
-            .map_err(|e| IpamError::Invalid(e.to_string()))?;
-        let registry = Registry::new(
-            store,
-            Arc::clone(&ids),
-            config.host.clone(),
-            config.boot.clone(),
-        )?;
-        let book = load(&config, &disk, &ids, &registry).await?;
-        Ok(Self {
-            config,
-            disk,
-            routes,
-            clock,
-            ids,
-            registry,
-            changes: tokio::sync::Mutex::default(),
-            book: Mutex::new(book),
-            sightings: Mutex::default(),
-            names: Mutex::default(),
-        })
-    }
-
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,26 +50,6 @@ impl AddressManager {
 
     pub(crate) fn names(&self) -> MutexGuard<'_, BTreeMap<Subnet, String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Once the disk was full, what the memory holds is ahead of the journal: start over from what
-    /// is durable. Every other failure of the journal stays.
-    pub(crate) async fn ready(&self) -> Result<(), IpamError> {
-        let failure = self.book().journal.failure();
-        match failure.as_deref() {
-            None => return Ok(()),
-            Some(JournalError::Full { .. }) => {}
-            Some(_) => return Err(failure.map_or_else(gone, not_journalled)),
-        }
-        let _one_at_a_time = self.changes.lock().await;
-        if self.book().journal.failure().is_some() {
-            let retirement = self.book().journal.retirement();
-            // A panic in it would show again in whatever is opened next.
-            drop(tokio::task::spawn_blocking(retirement).await);
-            let book = load(&self.config, &self.disk, &self.ids, &self.registry).await?;
-            *self.book() = book;
-        }
-        Ok(())
     }
 
     async fn endpoint_address(
@@ -223,35 +167,6 @@ pub(crate) async fn settle(ticket: Option<Ticket>) -> Result<(), IpamError> {
     match ticket {
         None => Ok(()),
         Some(ticket) => ticket.durable().await.map_err(not_journalled),
-    }
-}
-
-async fn load(
-    config: &IpamConfig,
-    disk: &Arc<dyn Disk>,
-    ids: &Arc<dyn Ids>,
-    registry: &Registry,
-) -> Result<Book, IpamError> {
-    let opened = Journal::open::<Table>(Arc::clone(disk), Arc::clone(ids), config.journal);
-    let (journal, table) = opened.map_err(|e| IpamError::Unavailable {
-        what: "the address journal could not be opened".to_owned(),
-        source: Some(Box::new(e)),
-    })?;
-    let past = if table.pools.is_empty() {
-        Past::Blank
-    } else {
-        Past::Pools
-    };
-    registry.enlist(journal.id(), past).await?;
-    let mut stored = registry.pools(AddressSpace::Local).await?;
-    stored.extend(registry.pools(AddressSpace::Global).await?);
-    Book::new(journal, table, &stored)
-}
-
-fn gone() -> IpamError {
-    IpamError::Unavailable {
-        what: "the address journal is closed; restart netloomd".to_owned(),
-        source: None,
     }
 }
 

@@ -1,13 +1,14 @@
 //! The store's side: pools, references and chunks, changed by compare-and-swap alone.
 
+use crate::cluster::{Member, RangeError};
 use crate::records::{
-    ChunkRecord, HostRecord, PoolRecord, PoolState, Record, ReferenceRecord, RunRecord, RunState,
-    SpaceRecord, VERSION, operation_of,
+    ChunkRecord, PoolRecord, PoolState, Record, ReferenceRecord, RunRecord, RunState, SpaceRecord,
+    VERSION,
 };
 use crate::space::{Keys, PoolKey, Reference};
-use netloom_core::store::{CommitError, Key, Operation, Store, StoreError, Transaction, Version};
-use netloom_core::{AddressSpace, Ids, IpamError, crash_point};
-use netloom_types::{BootId, HostId};
+use netloom_core::store::{Key, Operation, Store, StoreError, Version};
+use netloom_core::{AddressSpace, IpamError, crash_point};
+use netloom_types::BootId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,45 +56,35 @@ pub(crate) enum ChangeError {
     Failed(IpamError),
 }
 
-/// What a host's journal holds when it starts. One with pools in it was enlisted before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Past {
-    Blank,
-    Pools,
-}
-
 #[derive(Debug)]
 pub(crate) struct Registry {
+    member: Arc<Member>,
     store: Arc<dyn Store>,
-    ids: Arc<dyn Ids>,
     keys: Keys,
-    host: HostId,
     boot: BootId,
 }
 
 impl Registry {
     pub(crate) fn new(
+        member: Arc<Member>,
         store: Arc<dyn Store>,
-        ids: Arc<dyn Ids>,
-        host: HostId,
         boot: BootId,
     ) -> Result<Self, IpamError> {
         Ok(Self {
-            keys: Keys::new(&host)?,
+            keys: Keys::new(member.host())?,
             store,
-            ids,
-            host,
+            member,
             boot,
         })
     }
 
     pub(crate) fn host(&self) -> &str {
-        self.host.as_str()
+        self.member.host().as_str()
     }
 
     /// A new text for the `operation` field of the records of one change.
     pub(crate) fn operation(&self) -> String {
-        self.ids.operation().as_str().to_owned()
+        self.member.operation()
     }
 
     pub(crate) async fn pools(&self, space: AddressSpace) -> Result<Vec<StoredPool>, IpamError> {
@@ -158,7 +149,7 @@ impl Registry {
             }
             ReferenceChange::Delete(nonce, version) => Operation::Delete(name(nonce), version),
         });
-        self.commit(&operation, &probe, operations).await
+        self.commit(&operation, operations).await
     }
 
     /// As [`change`](Self::change), for a pool that comes into being: fails with a conflict when
@@ -188,7 +179,7 @@ impl Registry {
             let name = self.keys.reference(Reference { pool: key, nonce });
             operations.push(write(name, &record, None));
         }
-        self.commit(&operation, &probe, operations).await
+        self.commit(&operation, operations).await
     }
 
     pub(crate) async fn space(
@@ -214,7 +205,7 @@ impl Registry {
                 .map_or(&[][..], |s| &s.record.runs);
             match living {
                 [] => {}
-                [run] if run.owner == self.host.as_str() && covers(run, pool, chunk) => {
+                [run] if run.owner == self.host() && covers(run, pool, chunk) => {
                     return Ok(());
                 }
                 [run, ..] => return Err(owned_by_another(pool, run)),
@@ -228,7 +219,7 @@ impl Registry {
                 runs: vec![RunRecord {
                     from: 0,
                     to: last_of(pool, chunk),
-                    owner: self.host.as_str().to_owned(),
+                    owner: self.host().to_owned(),
                     boot: self.boot.as_str().to_owned(),
                     generation: runs + 1,
                     state: RunState::Owned,
@@ -236,59 +227,11 @@ impl Registry {
             };
             crash_point!("ipam.store.before_claim");
             let claim = vec![write(name.clone(), &record, before.map(|s| s.version))];
-            match self.commit(&operation, &name, claim).await {
+            match self.commit(&operation, claim).await {
                 Ok(()) => {
                     crash_point!("ipam.store.after_claim");
                     return Ok(());
                 }
-                Err(ChangeError::Conflict) => {}
-                Err(ChangeError::Failed(error)) => return Err(error),
-            }
-        }
-        Err(contended())
-    }
-
-    /// Tells the store that this host goes on with `journal`, and learns whether it may.
-    pub(crate) async fn enlist(&self, journal: u128, past: Past) -> Result<(), IpamError> {
-        let name = self.keys.host();
-        let journal = format!("{journal:032x}");
-        for _ in 0..CONFLICTS_MAX {
-            let before = self.read::<HostRecord>(&name).await?;
-            if let Some(known) = &before
-                && known.record.journal != journal
-            {
-                return Err(IpamError::Unavailable {
-                    what: format!(
-                        "the store knows host {} with another address journal ({}, here is {journal}): \
-                         the journal was lost, or this is a copy of another host; \
-                         restore the state directory as a whole, or move it away as a whole",
-                        self.host, known.record.journal
-                    ),
-                    source: None,
-                });
-            }
-            if before.is_none() && past == Past::Pools {
-                return Err(IpamError::Unavailable {
-                    what: format!(
-                        "the store knows nothing of host {}, whose address journal holds pools: the \
-                         store was lost; restore the state directory as a whole, or move it away as \
-                         a whole",
-                        self.host
-                    ),
-                    source: None,
-                });
-            }
-            let operation = self.operation();
-            let record = HostRecord {
-                version: VERSION,
-                operation: operation.clone(),
-                boot: self.boot.as_str().to_owned(),
-                journal: journal.clone(),
-                generation: before.as_ref().map_or(0, |s| s.record.generation) + 1,
-            };
-            let write = vec![write(name.clone(), &record, before.map(|s| s.version))];
-            match self.commit(&operation, &name, write).await {
-                Ok(()) => return Ok(()),
                 Err(ChangeError::Conflict) => {}
                 Err(ChangeError::Failed(error)) => return Err(error),
             }
@@ -303,57 +246,13 @@ impl Registry {
             .transpose()
     }
 
-    /// Commits; an unknown outcome is settled by looking for `operation` at `probe`, and by
-    /// sending the same change again, of which only one can ever win.
-    async fn commit(
-        &self,
-        operation: &str,
-        probe: &Key,
-        operations: Vec<Operation>,
-    ) -> Result<(), ChangeError> {
-        let transaction = Transaction::new(operations);
-        let mut unknown = None;
-        for _ in 0..UNKNOWNS_MAX {
-            crash_point!("ipam.store.before_commit");
-            let outcome = self.store.commit(transaction.clone()).await;
-            crash_point!("ipam.store.after_commit");
-            match outcome {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict { .. }) if unknown.is_none() => {
-                    return Err(ChangeError::Conflict);
-                }
-                Err(CommitError::Conflict { .. }) => {
-                    return match self.was_written(operation, probe).await {
-                        Ok(true) => Ok(()),
-                        Ok(false) => Err(ChangeError::Conflict),
-                        Err(error) => Err(ChangeError::Failed(error)),
-                    };
-                }
-                Err(error @ CommitError::Unknown(_)) => {
-                    if let Ok(true) = self.was_written(operation, probe).await {
-                        return Ok(());
-                    }
-                    unknown = Some(error);
-                }
-                Err(error) => {
-                    // Behind an unknown outcome even a plain refusal leaves the first one open;
-                    // the caller reads the pool again before it decides anything else.
-                    let what = "the store did not take the change; nothing was handed out".into();
-                    let source = Some(error.into());
-                    return Err(ChangeError::Failed(IpamError::Unavailable { what, source }));
-                }
-            }
-        }
-        Err(ChangeError::Failed(IpamError::Unavailable {
-            what: "the store does not say whether the change happened; try again".to_owned(),
-            source: unknown.map(Into::into),
-        }))
-    }
-
-    async fn was_written(&self, operation: &str, probe: &Key) -> Result<bool, IpamError> {
-        let found = self.store.get(probe).await.map_err(unreadable)?;
-        let written = found.and_then(|value| operation_of(&value.value));
-        Ok(written.is_some_and(|by| by == operation))
+    /// Commits as [`Member::commit`].
+    async fn commit(&self, operation: &str, operations: Vec<Operation>) -> Result<(), ChangeError> {
+        let outcome = self.member.commit(operation, operations).await;
+        outcome.map_err(|error| match error {
+            RangeError::Conflict => ChangeError::Conflict,
+            RangeError::Unknown(error) | RangeError::Refused(error) => ChangeError::Failed(error),
+        })
     }
 }
 
@@ -383,14 +282,14 @@ fn decode<R: Record>(key: &Key, bytes: &[u8], version: Version) -> Result<Stored
     Ok(Stored { record, version })
 }
 
-fn damaged(key: &Key, why: &str) -> IpamError {
+pub(crate) fn damaged(key: &Key, why: &str) -> IpamError {
     IpamError::Unavailable {
         what: format!("the store's record {key} {why}"),
         source: None,
     }
 }
 
-fn unreadable(error: StoreError) -> IpamError {
+pub(crate) fn unreadable(error: StoreError) -> IpamError {
     IpamError::Unavailable {
         what: "the store could not be read; try again".to_owned(),
         source: Some(error.into()),
@@ -422,5 +321,3 @@ impl StoredPool {
 
 /// Tries after which so much contention is an error: each lost try was another's success.
 pub(crate) const CONFLICTS_MAX: u32 = 32;
-/// Sends of one change whose outcome stays unknown.
-const UNKNOWNS_MAX: u32 = 4;

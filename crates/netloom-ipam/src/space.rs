@@ -81,8 +81,28 @@ impl Keys {
         Ok(keys)
     }
 
+    pub(crate) fn epoch() -> Key {
+        fixed("epoch")
+    }
+
+    pub(crate) fn heal() -> Key {
+        fixed("heal")
+    }
+
+    pub(crate) fn hosts() -> Key {
+        fixed("hosts")
+    }
+
+    pub(crate) fn statuses() -> Key {
+        fixed("status")
+    }
+
     pub(crate) fn host(&self) -> Key {
         self.known(&format!("hosts/{}", self.host))
+    }
+
+    pub(crate) fn status(&self) -> Key {
+        self.known(&format!("status/{}", self.host))
     }
 
     pub(crate) fn space(&self, space: AddressSpace) -> Key {
@@ -108,6 +128,23 @@ impl Keys {
 
     pub(crate) fn chunk(&self, pool: PoolKey, chunk: u128) -> Key {
         self.known(&format!("chunks/{}/{chunk:x}", self.part(pool)))
+    }
+
+    /// The host that the last part of its record's key names.
+    pub(crate) fn host_of(key: &Key) -> Option<String> {
+        let (_, last) = key.as_str().rsplit_once('/')?;
+        let mut host = String::with_capacity(last.len());
+        let mut rest = last.chars();
+        while let Some(c) = rest.next() {
+            host.push(match c {
+                '_' => match rest.next()? {
+                    '_' => '_',
+                    small => small.to_ascii_uppercase(),
+                },
+                c => c,
+            });
+        }
+        Some(host)
     }
 
     /// The subnet that the last part of a pool's key names.
@@ -147,6 +184,11 @@ impl Keys {
         self.build(text)
             .expect("the longest key was tried when this was made")
     }
+}
+
+/// A key without variable parts.
+fn fixed(text: &str) -> Key {
+    Key::new(text).expect("it consists of small letters")
 }
 
 /// `10.9.0.0-16`, `fd00__-64`: what both a key and a pool id may hold.
@@ -233,6 +275,9 @@ mod tests {
     #[test]
     fn hosts_that_differ_in_case_have_different_keys() {
         let key = |host: &str| Keys::new(&HostId::new(host).unwrap()).unwrap().host();
+        for host in ["Ab", "ab", "_ab", "aB", "a__B"] {
+            assert_eq!(Keys::host_of(&key(host)).as_deref(), Some(host));
+        }
         let all = ["Ab", "ab", "_ab", "aB", "__ab"].map(key);
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());

@@ -1,5 +1,6 @@
 //! What the journal's events add up to: the state of every address that is not simply free.
 
+use crate::cluster::Memory;
 use crate::event::{Event, Slot, SlotState};
 use crate::journal::Fold;
 use crate::space::PoolKey;
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) pools: BTreeMap<u32, Ledger>,
+    /// How far this host came with the store.
+    pub(crate) host: Memory,
     /// The last operation's number.
     operation: u64,
     /// The last pool's number.
@@ -81,6 +84,10 @@ impl Table {
             Event::Counters { operation, pool } => {
                 self.operation = self.operation.max(operation);
                 self.pool = self.pool.max(pool);
+                Ok(Effect::default())
+            }
+            Event::HostCounter(memory) => {
+                self.host = memory;
                 Ok(Effect::default())
             }
             Event::Taken { pool, index, slot } => {
@@ -217,6 +224,7 @@ impl Fold for Table {
             }
             .encode(),
         );
+        sink(&Event::HostCounter(self.host.clone()).encode());
         for (pool, ledger) in &self.pools {
             ledger.dump(*pool, &mut |event| sink(&event.encode()));
         }

@@ -4,8 +4,12 @@
 //! hostile until it was read here, strictly.
 
 mod chunks;
+mod cluster;
 
 pub(crate) use chunks::{ChunkRecord, RunRecord, RunState};
+pub(crate) use cluster::{
+    EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, ShareRecord, StatusRecord,
+};
 
 use netloom_types::{ParseError, Subnet};
 use serde::de::DeserializeOwned;
@@ -76,19 +80,6 @@ pub(crate) enum GatewayHold {
     Held,
 }
 
-/// `hosts/HOST`: which journal a host goes on with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HostRecord {
-    pub(crate) version: u32,
-    pub(crate) operation: String,
-    pub(crate) boot: String,
-    /// The journal's identity, 32 hexadecimal digits.
-    pub(crate) journal: String,
-    /// Counts the starts.
-    pub(crate) generation: u64,
-}
-
 /// `spaces/SPACE`: changed with every pool that comes into being, so that of two hosts that make
 /// overlapping pools at once only one succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,26 +105,29 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     /// # Errors
     /// What is wrong with it, as words that follow the key's name.
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let Versioned { version } =
-            serde_json::from_slice(bytes).map_err(|e| format!("is no record: {e}"))?;
-        let newest = Self::NEWEST;
-        if version > newest {
-            return Err(format!(
-                "has version {version}, this program knows up to {newest}; use the newer release again"
-            ));
-        }
+        checked_version(bytes, Self::NEWEST)?;
         serde_json::from_slice(bytes).map_err(|e| format!("cannot be read: {e}"))
     }
 }
 
 impl Record for PoolRecord {}
 impl Record for ReferenceRecord {}
-impl Record for HostRecord {}
 impl Record for SpaceRecord {}
 
-#[derive(Deserialize)]
-struct Versioned {
-    version: u32,
+/// The version of a record that this program can read.
+fn checked_version(bytes: &[u8], newest: u32) -> Result<u32, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } =
+        serde_json::from_slice(bytes).map_err(|e| format!("is no record: {e}"))?;
+    if version > newest {
+        return Err(format!(
+            "has version {version}, this program knows up to {newest}; use the newer release again"
+        ));
+    }
+    Ok(version)
 }
 
 /// The operation that wrote a record of any kind.

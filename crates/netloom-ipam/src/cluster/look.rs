@@ -1,0 +1,386 @@
+//! Meeting the store: reading what it shows, and taking part in it as far as this host may.
+
+use super::judge::{Look, Verdict, judge, mark_of};
+use super::member::{
+    Joined, Member, OwnWrite, caused, in_time, read_in_time, standing_of, unavailable,
+};
+use crate::records::{
+    EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, Record, VERSION,
+};
+use crate::registry::{CONFLICTS_MAX, Stored, damaged, unreadable};
+use crate::space::Keys;
+use netloom_core::store::{CommitError, Key, Operation, StoreError, Transaction};
+use netloom_core::{IpamError, Standing, crash_point};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a host is to do after it met the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    /// Nothing: it takes part.
+    Joined,
+    /// Say again what it owns, and then that it did.
+    Assert,
+}
+
+/// What this host's journal holds when it starts. One with pools in it was enlisted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Past {
+    Blank,
+    Pools,
+}
+
+impl Member {
+    /// Joins the store as it is now; `remembered` are hosts that are to be waited for if its past
+    /// turns out to be lost.
+    ///
+    /// # Errors
+    /// `Unavailable`: why this host cannot take part now.
+    pub(crate) async fn meet(
+        &self,
+        past: Past,
+        remembered: &BTreeSet<String>,
+    ) -> Result<Meeting, IpamError> {
+        let deadline = Instant::now() + MEETING_TIME;
+        for _ in 0..CONFLICTS_MAX {
+            let look = self.look(true, deadline).await?;
+            let verdict = self.settle(look.clone());
+            let outcome = match verdict {
+                Verdict::Empty if self.may_initialise(&look, past) => {
+                    self.begin(&look, 1, &BTreeSet::new(), deadline).await
+                }
+                Verdict::Begin(..) if self.alone => {
+                    let why = self.lone_loss();
+                    self.stop(&why);
+                    return Err(unavailable(why));
+                }
+                Verdict::Begin(next, why) => {
+                    tracing::error!(epoch = next, "the store lost its past: {why}");
+                    self.begin(&look, next, remembered, deadline).await
+                }
+                Verdict::Stop(why) => return Err(unavailable(why)),
+                Verdict::Empty => return Err(unavailable(self.why_not())),
+                Verdict::Assert => match self.start(&look, deadline).await {
+                    Ok(()) => return Ok(Meeting::Assert),
+                    Err(error) => Err(error),
+                },
+                Verdict::Join => match self.start(&look, deadline).await {
+                    Ok(()) => return Ok(Meeting::Joined),
+                    Err(error) => Err(error),
+                },
+            };
+            match outcome {
+                Ok(()) | Err(CommitError::Conflict { .. }) => {}
+                Err(error) => {
+                    self.lost_sight("the store did not take this host's record");
+                    return Err(caused("the store did not take this host's record", error));
+                }
+            }
+        }
+        Err(unavailable(
+            "others keep changing the record of this host; try again".to_owned(),
+        ))
+    }
+
+    /// A look at the fences alone.
+    pub(super) async fn glance(&self) -> Result<Look, IpamError> {
+        self.look(false, Instant::now() + READ_TIME).await
+    }
+
+    pub(super) async fn look(&self, wide: bool, deadline: Instant) -> Result<Look, IpamError> {
+        let found = self.try_look(wide, deadline).await;
+        if found.is_err() {
+            self.lost_sight("the store could not be read");
+        }
+        found
+    }
+
+    async fn try_look(&self, wide: bool, deadline: Instant) -> Result<Look, IpamError> {
+        let identity = read_in_time(deadline, self.store.identity()).await;
+        let store = crate::book::bounded(&identity.map_err(unreadable)?.0);
+        let epoch = match self.row(&Keys::epoch(), deadline).await? {
+            None => None,
+            Some((bytes, version)) => {
+                let record = EpochRecord::decode(&bytes);
+                let record = record.map_err(|why| damaged(&Keys::epoch(), &why))?;
+                Some(Stored { record, version })
+            }
+        };
+        let heal = self.record::<HealRecord>(&Keys::heal(), deadline).await?;
+        let own = self
+            .record::<HostRecord>(&self.keys.host(), deadline)
+            .await?;
+        let hosts = if wide {
+            self.list_hosts(deadline).await?
+        } else {
+            self.state().hosts.clone()
+        };
+        Ok(Look {
+            store,
+            epoch,
+            heal,
+            own,
+            hosts,
+        })
+    }
+
+    pub(super) async fn list_hosts(
+        &self,
+        deadline: Instant,
+    ) -> Result<BTreeMap<String, HostRecord>, IpamError> {
+        let listed = read_in_time(deadline, self.store.list(&Keys::hosts())).await;
+        let mut hosts = BTreeMap::new();
+        for (key, row) in listed.map_err(unreadable)? {
+            let record = HostRecord::decode(&row.value).map_err(|why| damaged(&key, &why))?;
+            let host = Keys::host_of(&key).ok_or_else(|| damaged(&key, "does not name a host"))?;
+            hosts.insert(host, record);
+        }
+        Ok(hosts)
+    }
+
+    async fn record<R: Record>(
+        &self,
+        key: &Key,
+        deadline: Instant,
+    ) -> Result<Option<Stored<R>>, IpamError> {
+        let Some((bytes, version)) = self.row(key, deadline).await? else {
+            return Ok(None);
+        };
+        let record = R::decode(&bytes).map_err(|why| damaged(key, &why))?;
+        Ok(Some(Stored { record, version }))
+    }
+
+    async fn row(
+        &self,
+        key: &Key,
+        deadline: Instant,
+    ) -> Result<Option<(Vec<u8>, netloom_core::store::Version)>, IpamError> {
+        let row: Result<_, StoreError> = read_in_time(deadline, self.store.get(key)).await;
+        Ok(row.map_err(unreadable)?.map(|row| (row.value, row.version)))
+    }
+
+    /// Judges a look, and takes in what it shows.
+    pub(super) fn settle(&self, look: Look) -> Verdict {
+        let mut state = self.state();
+        let mut verdict = judge(&state.me, &state.memory, &look);
+        if let Some(joined) = &state.joined
+            && let Some(own) = &look.own
+            && own.version != joined.own.version
+            && matches!(verdict, Verdict::Join | Verdict::Assert)
+            && !Self::is_open(&state, &own.record.operation)
+        {
+            verdict = Verdict::Stop(format!(
+                "another process changed the record of host {}: its state directory was copied; \
+                 end the other one, and restart netloomd",
+                self.host
+            ));
+        }
+        match &verdict {
+            Verdict::Stop(why) => {
+                tracing::error!("this host stops to hand out addresses: {why}");
+                self.let_hand_out(false);
+                state.joined = None;
+                state.standing = Standing::Stopped { why: why.clone() };
+            }
+            Verdict::Empty | Verdict::Begin(..) => {
+                state.joined = None;
+                let why = match &verdict {
+                    Verdict::Begin(_, why) => format!("the store lost its past: {why}"),
+                    _ => empty_store(state.memory.is_blank()),
+                };
+                state.standing = if state.me.starts.is_some() {
+                    Standing::Offline { why }
+                } else {
+                    Standing::Starting { why }
+                };
+            }
+            Verdict::Assert | Verdict::Join => self.take_in(&mut state, look),
+        }
+        verdict
+    }
+
+    fn take_in(&self, state: &mut super::member::State, look: Look) {
+        let waiting = look.waiting().to_vec();
+        let heal = look.heal_version();
+        let mark = mark_of(&look.hosts);
+        state.hosts = look.hosts;
+        if state.me.starts.is_none() {
+            return;
+        }
+        if let (Some(epoch), Some(own)) = (look.epoch, look.own)
+            && let EpochRecord::Number(number) = epoch.record
+        {
+            state.memory.counter = state.memory.counter.max(own.record.counter);
+            state.memory.mark = if state.memory.epoch == number {
+                state.memory.mark.max(mark)
+            } else {
+                mark
+            };
+            state.memory.epoch = number;
+            state.memory.store = look.store;
+            state.standing = standing_of(self.alone, &waiting);
+            state.joined = Some(Joined {
+                epoch: number,
+                epoch_version: epoch.version,
+                heal,
+                waiting,
+                own,
+            });
+        }
+    }
+
+    /// Writes this host's record with one start more, or, after it started, takes part again.
+    async fn start(&self, look: &Look, deadline: Instant) -> Result<(), CommitError> {
+        let started = self.state().me.starts;
+        if started.is_some() && look.own.is_some() {
+            return Ok(());
+        }
+        let Some(epoch) = &look.epoch else {
+            return Ok(());
+        };
+        let operation = self.operation();
+        let record = self.own_record(look, operation.clone());
+        let before = look.own.as_ref().map(|own| own.version.clone());
+        let key = self.keys.host();
+        let own = match &before {
+            None => Operation::Create(key.clone(), record.encode()),
+            Some(version) => Operation::Update(key.clone(), record.encode(), version.clone()),
+        };
+        let fence = Operation::CheckVersion(Keys::epoch(), epoch.version.clone());
+        let write = OwnWrite {
+            operation: &operation,
+            before,
+        };
+        crash_point!("ipam.member.before_start");
+        let sent = Transaction::new([own, fence]);
+        let version = self.deliver(&write, sent, deadline).await?;
+        crash_point!("ipam.member.after_start");
+        let mut now = look.clone();
+        now.hosts.insert(record.host.clone(), record.clone());
+        now.own = Some(Stored {
+            record: record.clone(),
+            version: version.clone(),
+        });
+        {
+            let mut state = self.state();
+            state.me.starts = Some(record.starts);
+            self.take_in(&mut state, now);
+        }
+        self.went_through(Stored { record, version });
+        self.let_hand_out(true);
+        Ok(())
+    }
+
+    fn own_record(&self, look: &Look, operation: String) -> HostRecord {
+        let state = self.state();
+        let own = look.own.as_ref().map(|own| &own.record);
+        let starts = own.map_or(0, |own| own.starts).max(state.memory.starts);
+        let counter = own.map_or(0, |own| own.counter).max(state.memory.counter);
+        HostRecord {
+            version: HOST_VERSION,
+            operation,
+            state: HostState::Member,
+            host: state.me.host.clone(),
+            boot: state.me.boot.clone(),
+            machine: state.me.machine.clone(),
+            journal: state.me.journal.clone(),
+            starts: state.me.starts.map_or(starts + 1, |now| now.max(starts)),
+            counter,
+        }
+    }
+
+    /// Begins an epoch in which all hosts on record, all that are remembered, and this one are
+    /// waited for; the first one of a host that is alone waits for nobody.
+    async fn begin(
+        &self,
+        look: &Look,
+        number: u64,
+        remembered: &BTreeSet<String>,
+        deadline: Instant,
+    ) -> Result<(), CommitError> {
+        let operation = self.operation();
+        let mut waiting: BTreeSet<String> = remembered.clone();
+        if look.epoch.is_some() {
+            waiting.insert(self.host.as_str().to_owned());
+        }
+        for (host, record) in &look.hosts {
+            match record.state {
+                _ if look.epoch.is_none() => {}
+                HostState::Member => drop(waiting.insert(host.clone())),
+                HostState::Forgotten => drop(waiting.remove(host)),
+            }
+        }
+        let heal = HealRecord {
+            version: VERSION,
+            operation,
+            epoch: number,
+            waiting: waiting.into_iter().collect(),
+        };
+        let epoch = EpochRecord::Number(number).encode();
+        let write = |key, bytes, before: Option<_>| match before {
+            None => Operation::Create(key, bytes),
+            Some(version) => Operation::Update(key, bytes, version),
+        };
+        let before = look.epoch.as_ref().map(|epoch| epoch.version.clone());
+        let sent = Transaction::new([
+            write(Keys::epoch(), epoch, before),
+            write(Keys::heal(), heal.encode(), look.heal_version()),
+        ]);
+        // An unknown outcome is settled by the next look: whoever began it, it has begun.
+        match in_time(deadline, self.store.commit(sent)).await {
+            Err(CommitError::Unknown(_)) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn may_initialise(&self, look: &Look, past: Past) -> bool {
+        let memory_blank = self.state().memory.is_blank();
+        self.alone && (look.own.is_some() || (memory_blank && past == Past::Blank))
+    }
+
+    fn why_not(&self) -> String {
+        let state = self.state();
+        if self.alone {
+            drop(state);
+            return self.lone_loss();
+        }
+        empty_store(state.memory.is_blank())
+    }
+
+    fn lone_loss(&self) -> String {
+        format!(
+            "the store is behind what host {} remembers in its address journal, or knows nothing \
+             of it: the store was lost or is an old copy; restore the state directory as a whole, \
+             or move it away as a whole",
+            self.host
+        )
+    }
+
+    pub(super) fn stop(&self, why: &str) {
+        self.let_hand_out(false);
+        let mut state = self.state();
+        state.joined = None;
+        state.standing = Standing::Stopped {
+            why: why.to_owned(),
+        };
+    }
+}
+
+fn empty_store(blank: bool) -> String {
+    if blank {
+        "the store was not initialised yet: check that it is the right one, then say \
+         `netloom cluster init` on one host"
+            .to_owned()
+    } else {
+        "the store is empty, and this host has addresses of it: find out who emptied it; if it \
+         shall be used all the same, say `netloom cluster init` on one host, and all hosts write \
+         again what they own"
+            .to_owned()
+    }
+}
+
+/// All of one meeting.
+const MEETING_TIME: Duration = Duration::from_secs(4);
+/// A look at the fences.
+const READ_TIME: Duration = Duration::from_secs(1);
