@@ -59,8 +59,8 @@ pub struct Effort {
     pub limit: Duration,
 }
 
-/// Walks through all states of a plan. A walk with a planted bug, or one that must fail, ends at the
-/// first violation.
+/// Walks through all states of a plan, or until harm is done: an address handed out twice, or lost.
+/// The other invariants are noted on the way.
 #[must_use]
 pub fn run(plan: Plan, effort: Effort) -> ModelReport {
     let properties = properties::of(&plan);
@@ -68,7 +68,7 @@ pub fn run(plan: Plan, effort: Effort) -> ModelReport {
         .checker()
         .threads(effort.threads)
         .timeout(effort.limit)
-        .finish_when(HasDiscoveries::AnyFailures)
+        .finish_when(HasDiscoveries::AnyOf(properties::harm()))
         .spawn_bfs()
         .join();
     let discoveries = checker.discoveries();

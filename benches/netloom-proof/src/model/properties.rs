@@ -1,5 +1,7 @@
 //! What must hold in every state, and what must be possible.
 
+use std::collections::BTreeSet;
+
 use stateright::Property;
 
 use super::Walk;
@@ -9,19 +11,22 @@ use super::world::{History, Phase, Run, Set, World, each, one};
 /// The invariants of every walk, and what its plan must make possible.
 pub(super) fn of(plan: &Plan) -> Vec<Property<Walk>> {
     let mut properties = vec![
-        Property::always("no address is handed out twice", |walk: &Walk, world| {
+        Property::always(TWICE, |walk: &Walk, world: &World| {
             never_twice(&walk.plan, world)
         }),
-        Property::always("no two journals own one address", |walk: &Walk, world| {
-            one_owner(&walk.plan, world)
-        }),
-        Property::always("what a host owns is its own in the store", |walk: &Walk, world| {
-            owned_is_recorded(&walk.plan, world)
-        }),
-        Property::always("what was answered is in the journal", |walk: &Walk, world| {
-            answered_is_durable(&walk.plan, world)
-        }),
-        Property::always("no address is lost", |walk: &Walk, world| {
+        Property::always(
+            "no two journals own one address",
+            |walk: &Walk, world: &World| one_owner(&walk.plan, world),
+        ),
+        Property::always(
+            "what a host owns is its own in the store",
+            |walk: &Walk, world: &World| owned_is_recorded(&walk.plan, world),
+        ),
+        Property::always(
+            "what was answered is in the journal",
+            |walk: &Walk, world: &World| answered_is_durable(&walk.plan, world),
+        ),
+        Property::always(LOST, |walk: &Walk, world: &World| {
             nothing_lost(&walk.plan, world)
         }),
     ];
@@ -31,26 +36,41 @@ pub(super) fn of(plan: &Plan) -> Vec<Property<Walk>> {
     properties
 }
 
+/// The invariants whose violation people would feel; the others are why these hold.
+pub(super) fn harm() -> BTreeSet<&'static str> {
+    [TWICE, LOST].into()
+}
+
+const TWICE: &str = "no address is handed out twice";
+const LOST: &str = "no address is lost";
+
 /// What a walk must meet, or it would prove little.
 fn possible(plan: &Plan) -> Vec<Property<Walk>> {
     let mut properties = vec![
-        Property::sometimes("all addresses are in use, on all hosts", |walk: &Walk, world| {
-            let held = union(world, |host| world.host(host).held);
-            let all = each(walk.plan.all_hosts()).all(|host| world.host(host).held != 0);
-            held == walk.plan.all_addresses()
-                && (all
-                    || walk.plan.all_addresses().count_ones() < walk.plan.all_hosts().count_ones())
-        }),
-        Property::sometimes("one host uses all addresses", |walk: &Walk, world| {
-            each(walk.plan.all_hosts())
-                .any(|host| world.host(host).held == walk.plan.all_addresses())
-        }),
-        Property::sometimes("an address is offered", |_: &Walk, world| {
+        Property::sometimes(
+            "all addresses are in use, on all hosts",
+            |walk: &Walk, world: &World| {
+                let held = union(world, |host| world.host(host).held);
+                let all = each(walk.plan.all_hosts()).all(|host| world.host(host).held != 0);
+                held == walk.plan.all_addresses()
+                    && (all
+                        || walk.plan.all_addresses().count_ones()
+                            < walk.plan.all_hosts().count_ones())
+            },
+        ),
+        Property::sometimes(
+            "one host uses all addresses",
+            |walk: &Walk, world: &World| {
+                each(walk.plan.all_hosts())
+                    .any(|host| world.host(host).held == walk.plan.all_addresses())
+            },
+        ),
+        Property::sometimes("an address is offered", |_: &Walk, world: &World| {
             world.runs(|run| matches!(run, Run::Offered(_))) != 0
         }),
         Property::sometimes(
             "a given address is used before its giver knows",
-            |walk: &Walk, world| {
+            |walk: &Walk, world: &World| {
                 each(walk.plan.all_hosts()).any(|host| {
                     let others = others(&walk.plan, world, host, |other| world.host(other).held);
                     world.host(host).leaving & others != 0
@@ -59,7 +79,7 @@ fn possible(plan: &Plan) -> Vec<Property<Walk>> {
         ),
         Property::sometimes(
             "a late commit meets a newer one of its sender",
-            |_: &Walk, world| {
+            |_: &Walk, world: &World| {
                 world
                     .hosts
                     .iter()
@@ -70,7 +90,7 @@ fn possible(plan: &Plan) -> Vec<Property<Walk>> {
     if plan.forgets > 0 {
         properties.push(Property::sometimes(
             "what a forgotten host had is used again",
-            |walk: &Walk, world| {
+            |walk: &Walk, world: &World| {
                 each(walk.plan.all_hosts() & world.store.forgotten).any(|host| {
                     let others = others(&walk.plan, world, host, |other| world.host(other).held);
                     world.host(host).owned & others != 0
@@ -81,7 +101,7 @@ fn possible(plan: &Plan) -> Vec<Property<Walk>> {
     if plan.rollbacks > 0 {
         properties.push(Property::sometimes(
             "after a healed rollback an address changes hands",
-            |_: &Walk, world| {
+            |_: &Walk, world: &World| {
                 let healed = world.history == History::Healed && world.store.heal == 0;
                 healed && world.runs(|run| matches!(run, Run::Offered(_))) != 0
             },

@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, Planted, Promise, Word};
 use super::world::{
-    CHUNKS, Commit, Forgetting, History, Kind, Past, Phase, Run, Set, World, each, one, span,
+    CHUNKS, Commit, Forgetting, History, Kind, Late, Past, Phase, Run, Set, World, each, one, span,
     subsets,
 };
 
@@ -157,9 +157,18 @@ impl Plan {
             Step::CatchUp(host) => catch_up(&mut next, host),
         };
         happened?;
-        next.settle();
+        next.settle(self.late());
         let in_bounds = next.past.is_none_or(|past| past.writes <= self.lost_writes);
         (in_bounds && next != *world).then_some(next)
+    }
+
+    fn late(&self) -> Late {
+        match self.planted {
+            Some(Planted::IgnoreVersion | Planted::IgnoreEpoch | Planted::IgnoreOwnRecord) => {
+                Late::MayHappen
+            }
+            _ => Late::IsRefused,
+        }
     }
 
     /// Whether a host, after a read of the store, goes about changing ranges at all.

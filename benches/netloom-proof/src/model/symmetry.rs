@@ -1,19 +1,106 @@
 //! Renaming of hosts and addresses, so that the walk meets each world once.
 
+use std::cmp::Ordering;
+
 use super::world::{CHUNKS, Chunk, Commit, HOSTS, Host, Kind, Run, Set, Store, World, each, one};
 
-/// The least of all worlds that differ from this one by names only.
+/// One world for all that differ by names only: the least of those in which hosts and addresses stand
+/// in the order of their signatures, which do not depend on names.
 pub(super) fn representative(world: &World) -> World {
+    let hosts = [0, 1, 2].map(|host| host_signature(world, host));
+    let chunks = [0, 1].map(|chunk| {
+        let [first, second] = [chunk * 2, chunk * 2 + 1].map(|at| address_signature(world, at));
+        first.cmp(&second)
+    });
     let mut least: Option<World> = None;
-    for hosts in HOST_ORDERS {
-        for swaps in 0..(1 << CHUNKS) {
-            let renamed = Names { hosts, swaps }.world(world);
-            if least.as_ref().is_none_or(|least| renamed < *least) {
-                least = Some(renamed);
-            }
+    for names in orders(hosts).flat_map(|hosts| swaps(chunks).map(move |swaps| (hosts, swaps))) {
+        let (hosts, swaps) = names;
+        let renamed = Names { hosts, swaps }.world(world);
+        if least.as_ref().is_none_or(|least| renamed < *least) {
+            least = Some(renamed);
         }
     }
-    least.expect("there is an order of hosts")
+    least.expect("one order of three hosts is always sorted")
+}
+
+/// The renamings under which the hosts' signatures are in order.
+fn orders(signatures: [u64; HOSTS]) -> impl Iterator<Item = [u8; HOSTS]> {
+    HOST_ORDERS.into_iter().filter(move |order| {
+        let mut sorted = [0; HOSTS];
+        for (name, signature) in order.iter().zip(signatures) {
+            if let Some(place) = sorted.get_mut(usize::from(*name)) {
+                *place = signature;
+            }
+        }
+        sorted.is_sorted()
+    })
+}
+
+/// The ways of swapping under which the addresses' signatures are in order in each chunk.
+fn swaps(chunks: [Ordering; CHUNKS]) -> impl Iterator<Item = u8> {
+    (0..1 << CHUNKS).filter(move |swaps| {
+        (0u8..).zip(chunks).all(|(chunk, order)| match order {
+            Ordering::Equal => true,
+            Ordering::Less => swaps & one(chunk) == 0,
+            Ordering::Greater => swaps & one(chunk) != 0,
+        })
+    })
+}
+
+/// What tells a host from another without naming any.
+fn host_signature(world: &World, host: u8) -> u64 {
+    let state = world.host(host);
+    let bit = |set: Set| u64::from(set >> host & 1);
+    let count = |set: Set| u64::from(set.count_ones());
+    let commit = |commit: &Commit| match commit.kind {
+        Kind::Claim => 1,
+        Kind::Adopt => 2,
+        Kind::Offer(_) => 3,
+        Kind::Return => 4,
+        Kind::Keep => 5,
+    };
+    let open = state
+        .open
+        .as_ref()
+        .map_or(0, |(open, phase)| commit(open) * 3 + *phase as u64);
+    let flags = [
+        world.ready,
+        world.asserted,
+        world.gone,
+        world.store.heal,
+        world.store.forgotten,
+    ];
+    let parts = [
+        (3, count(state.owned)),
+        (3, count(state.leaving)),
+        (3, count(state.held)),
+        (5, open),
+        (3, state.ghost.as_ref().map_or(0, commit)),
+        (8, u64::from(state.counter.cast_unsigned())),
+        (3, count(world.runs(|run| run == Run::Owned(host)))),
+        (3, count(world.runs(|run| run == Run::Offered(host)))),
+    ];
+    let flags = flags.into_iter().fold(0, |all, set| all << 1 | bit(set));
+    parts
+        .into_iter()
+        .fold(flags, |all, (width, part)| all << width | part)
+}
+
+/// What tells an address from another without naming any.
+fn address_signature(world: &World, address: u8) -> u64 {
+    let one = one(address);
+    let run = match world.runs(|run| run == Run::Nobody) & one {
+        0 => u64::from(world.runs(|run| matches!(run, Run::Offered(_))) & one != 0),
+        _ => 2,
+    };
+    world.hosts.iter().fold(run << 32, |sum, host| {
+        let has = |set: Set, worth: u64| if set & one == 0 { 0 } else { worth };
+        let open = host.open.map_or(0, |(open, _)| open.range);
+        sum + has(host.owned, 1)
+            + has(host.leaving, 1 << 4)
+            + has(host.held, 1 << 8)
+            + has(open, 1 << 12)
+    })
 }
 
 /// How each host is called, and which chunks have their two addresses swapped.

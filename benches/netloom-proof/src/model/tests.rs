@@ -32,3 +32,39 @@ fn every_planted_bug_is_found() {
         );
     }
 }
+
+#[test]
+#[ignore = "minutes"]
+fn measure() {
+    let smoke = Plan::smoke();
+    let n = |s: &str| std::env::var(s).map_or(0, |v| v.parse().unwrap());
+    let plan = Plan {
+        hosts: n("H"),
+        addresses: [n("A"), n("B")],
+        crashes: n("C"),
+        timeouts: n("T"),
+        forgets: n("F"),
+        rollbacks: n("R"),
+        lost_writes: n("L"),
+        promise: if n("P") == 1 {
+            Promise::AnyOrder
+        } else {
+            Promise::WitnessFirst
+        },
+        word: if n("W") == 1 { Word::False } else { Word::True },
+        ..smoke
+    };
+    let report = run(plan, EFFORT);
+    println!(
+        "{} states, {} steps, depth {} complete {}",
+        report.states, report.steps, report.depth, report.complete
+    );
+    for violation in &report.violations {
+        println!(
+            "{}:\n  {}",
+            violation.property,
+            violation.history.join("\n  ")
+        );
+    }
+    println!("never met {:?}", report.never_met);
+}

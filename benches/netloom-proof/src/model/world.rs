@@ -181,6 +181,15 @@ pub(super) struct World {
     pub(super) history: History,
 }
 
+/// What becomes of a commit whose checks no longer fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It is refused whenever it arrives, so it may be forgotten at once.
+    IsRefused,
+    /// Planted bugs only: a check is missing, and it may yet happen.
+    MayHappen,
+}
+
 /// What the properties must remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum History {
@@ -230,7 +239,7 @@ impl World {
 
     /// Brings the world to its normal form: what can never matter again is taken out, and growing
     /// numbers become distances from what the store holds.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self, late: Late) {
         let store = self.store;
         let past = self.past.map(|past| past.store);
         for (host, state) in (0u8..).zip(&mut self.hosts) {
@@ -247,12 +256,13 @@ impl World {
             state.open = state.open.map(|(commit, phase)| (relative(commit), phase));
             // A ghost does not outlive a rollback, so what is too old now is too old for ever.
             state.ghost = state.ghost.map(relative).filter(|ghost| {
-                ghost.version >= 0
-                    && ghost.counter >= 0
-                    && ghost.epoch == store.epoch
-                    && !store.is_forgotten(host)
+                late == Late::MayHappen
+                    || ghost.version >= 0
+                        && ghost.counter >= 0
+                        && ghost.epoch == store.epoch
+                        && !store.is_forgotten(host)
             });
-            if past.is_none() {
+            if past.is_none() && late == Late::IsRefused {
                 state.open = state.open.filter(|(commit, phase)| {
                     // A claim that must be refused leaves no trace: as if its sender knew.
                     let stale = commit.version < 0 && *phase == Phase::Sent;
