@@ -3,10 +3,12 @@
 #![allow(clippy::indexing_slicing, reason = "a test may stop at any error")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at any error")]
 
+mod certs;
 mod counting;
 mod servers;
 mod turns;
 
+pub(crate) use certs::Certs;
 pub(crate) use counting::Counters;
 pub(crate) use servers::{Ensemble, Options, Single};
 

@@ -44,10 +44,15 @@ impl Single {
     }
 }
 
+/// Ports that nobody listens on, below those that the kernel gives to connections of its own.
 fn free_ports(count: usize) -> Vec<u16> {
-    let bound: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut bound = Vec::new();
+    while bound.len() < count {
+        let random = RandomState::new().build_hasher().finish() % 20_000;
+        let port = 10_000 + u16::try_from(random).unwrap();
+        bound.extend(TcpListener::bind(("127.0.0.1", port)).ok());
+    }
     let port = |bound: &TcpListener| bound.local_addr().unwrap().port();
     bound.iter().map(port).collect()
 }
@@ -115,8 +120,11 @@ impl Ensemble {
             .append(true)
             .open(dir.join("log"))
             .unwrap();
-        let mut command = Command::new("java");
-        command.arg("-Xmx128m").args(&self.options.java);
+        // It dies with the test, however that ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "java", "-Xmx128m"])
+            .args(&self.options.java);
         command.arg("-cp").arg(
             "/etc/zookeeper/conf:/usr/share/java/zookeeper.jar:/usr/share/java/netty-all.jar:\
              /usr/share/java/netty-codec.jar:/usr/share/java/netty-resolver.jar",
