@@ -1,0 +1,78 @@
+//! What the tests of this crate share.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests start servers, wait by the wall clock, and stop at any error; each uses a part"
+)]
+
+pub mod certs;
+pub mod counters;
+pub mod etcd;
+pub mod proxy;
+
+use netloom_core::store::{KEY_BYTES_MAX, Key, Store, TRANSACTION_OPS_MAX};
+use netloom_core::{Ids, RemoteStoreConfig, SystemClock};
+use netloom_etcd::EtcdStore;
+use netloom_store::PrefixStore;
+use netloom_store::conformance::{Limits, Suite};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+pub async fn open(config: &RemoteStoreConfig) -> Arc<EtcdStore> {
+    Arc::new(EtcdStore::open(config).await.unwrap())
+}
+
+/// The suite, each case in an unused directory.
+pub async fn keeps_the_contract(store: Arc<dyn Store>) {
+    let run = SystemClock::new().operation();
+    let run = run.short(8).to_owned();
+    let count = AtomicU32::new(0);
+    let limits = Limits {
+        key_bytes: KEY_BYTES_MAX - "12345678-00/".len(),
+        operations: TRANSACTION_OPS_MAX,
+    };
+    let suite = Suite::new(move || {
+        let directory = key(&format!(
+            "{run}-{:02}",
+            count.fetch_add(1, Ordering::Relaxed)
+        ));
+        std::future::ready(Arc::new(PrefixStore::new(store.clone(), directory)) as _)
+    });
+    let violations = suite.with_limits(limits).run().await;
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+/// Asks again and again until it is so. The time is only there to end a hang.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(60), asking).await;
+    assert!(asked.is_ok(), "never: {what}");
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}

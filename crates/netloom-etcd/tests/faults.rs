@@ -1,0 +1,88 @@
+//! Counters that hosts raise while connections break and servers die: none is lost or doubled.
+
+mod common;
+
+use common::counters::{WRITERS, Workload};
+use common::etcd::{self, Etcd, Setup};
+use common::proxy::{Mode, Proxy};
+use common::{key, open};
+use netloom_core::RemoteStoreConfig;
+use netloom_core::store::Store;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn hosts(config: &RemoteStoreConfig) -> Vec<Arc<dyn Store>> {
+    // Shorter than a plugin call has, so that hangs do not make the test long.
+    let mut config = config.clone();
+    config.timeout = Duration::from_secs(1);
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    for _ in 0..WRITERS {
+        stores.push(open(&config).await);
+    }
+    stores
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counters_survive_connections_that_break_in_every_way() {
+    let etcd = Etcd::start(Setup::members(1)).await;
+    let proxy = Proxy::before(etcd.port(0)).await;
+    let stores = hosts(&etcd::config(&[proxy.port])).await;
+    let work = Workload::begin(&stores, key("counter")).await;
+    let ways = [
+        Mode::CutBefore,
+        Mode::Swallow,
+        Mode::Refuse,
+        Mode::BlackHole,
+        Mode::Stall,
+        Mode::Delay(Duration::from_millis(20)),
+        Mode::Trickle(16),
+    ];
+    for (round, mode) in ways.into_iter().cycle().take(6 * ways.len()).enumerate() {
+        work.goes_on_for(20).await;
+        proxy.set(mode);
+        if round % 2 == 0 {
+            proxy.cut();
+        }
+        // How long the trouble lasts: by turns less and more than an operation's time.
+        let lasts = if round % 3 == 0 { 1500 } else { 60 };
+        tokio::time::sleep(Duration::from_millis(lasts)).await;
+        proxy.set(Mode::Pass);
+    }
+    work.goes_on_for(20).await;
+    let direct = open(&etcd.config()).await;
+    work.none_was_lost_or_doubled(direct.as_ref()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counters_survive_the_death_of_the_only_server() {
+    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let stores = hosts(&etcd.config()).await;
+    let work = Workload::begin(&stores, key("counter")).await;
+    for _ in 0..5 {
+        work.goes_on_for(50).await;
+        etcd.kill(0);
+        etcd.restart(0).await;
+    }
+    work.goes_on_for(50).await;
+    work.none_was_lost_or_doubled(stores[0].as_ref()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counters_survive_frozen_and_dying_members() {
+    let mut etcd = Etcd::start(Setup::members(3)).await;
+    let stores = hosts(&etcd.config()).await;
+    let work = Workload::begin(&stores, key("counter")).await;
+    for _ in 0..2 {
+        let leader = etcd.leader().await;
+        etcd.pause(leader);
+        work.goes_on_for(50).await;
+        etcd.resume(leader);
+        work.goes_on_for(50).await;
+        let leader = etcd.leader().await;
+        etcd.kill(leader);
+        work.goes_on_for(50).await;
+        etcd.restart(leader).await;
+        work.goes_on_for(50).await;
+    }
+    work.none_was_lost_or_doubled(stores[0].as_ref()).await;
+}
