@@ -5,11 +5,13 @@
 
 mod certs;
 mod counting;
+mod proxy;
 mod servers;
 mod turns;
 
 pub(crate) use certs::Certs;
 pub(crate) use counting::Counters;
+pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use servers::{Ensemble, Options, Single};
 
 use netloom_core::store::{Committed, Key, Operation, Store, Transaction, Version};
