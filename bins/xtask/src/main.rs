@@ -182,7 +182,9 @@ fn main() -> ExitCode {
 /// Runs one task; `false` where it ran to its end and found something wrong.
 fn run(task: Task) -> Result<bool> {
     match task {
-        Task::Setup(consent) => setup::run(&consent, &Version::ALL).map(|()| true),
+        Task::Setup(consent) => setup::run(&consent, &Version::ALL)
+            .and_then(|()| setup::stores(&consent))
+            .map(|()| true),
         Task::Demo(consent) => demo::run(&consent),
         Task::Test(args) => suite::run(&args),
         Task::Lint => lint::run(),

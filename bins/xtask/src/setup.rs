@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use netloom_lab::Version;
+use netloom_lab::servers::{Tool, Tools};
 
 use crate::{Consent, repo, term};
 
@@ -36,6 +37,13 @@ const PACKAGES: [(&str, &str, &str); 8] = [
     ),
 ];
 
+/// The stores that hosts share, for tests.
+const STORES: [(&str, &str, &str); 3] = [
+    ("etcd-server", "etcd", "a store that hosts share"),
+    ("zookeeper", "", "a store that hosts share"),
+    ("default-jre-headless", "java", "runs ZooKeeper"),
+];
+
 /// Installs with services held back: `policy-rc.d` answering 101 means "do not start" (Debian
 /// Policy, invoke-rc.d). One that was there before is put back, also after a failure or Ctrl-C.
 const INSTALL: &str = r#"
@@ -65,9 +73,30 @@ apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 /// # Errors
 /// When the person says no, a package cannot be installed or a tree cannot be made.
 pub(crate) fn run(consent: &Consent, versions: &[Version]) -> Result<()> {
-    let missing: Vec<_> = PACKAGES
+    install_missing(consent, &PACKAGES)?;
+    make_trees(versions)
+}
+
+/// Installs the servers of stores that hosts share, and fetches those that this Debian lacks.
+///
+/// # Errors
+/// When the person says no, or a package cannot be had.
+pub(crate) fn stores(consent: &Consent) -> Result<()> {
+    install_missing(consent, &STORES)?;
+    let tools = Tools::of_repository();
+    for tool in Tool::ALL {
+        if tools.find(tool).is_none() {
+            tools.ensure(tool)?;
+            term::good(&format!("{} is ready", tool.name()));
+        }
+    }
+    Ok(())
+}
+
+fn install_missing(consent: &Consent, wanted: &[(&str, &str, &str)]) -> Result<()> {
+    let missing: Vec<_> = wanted
         .iter()
-        .filter(|(package, ..)| !is_installed(package))
+        .filter(|(package, program, _)| !is_installed(package, program))
         .collect();
     if !missing.is_empty() {
         term::heading("Setup");
@@ -82,7 +111,7 @@ pub(crate) fn run(consent: &Consent, versions: &[Version]) -> Result<()> {
         install(&names)?;
         term::good(&format!("installed {}", names.join(", ")));
     }
-    make_trees(versions)
+    Ok(())
 }
 
 fn make_trees(versions: &[Version]) -> Result<()> {
@@ -114,7 +143,7 @@ fn make_trees(versions: &[Version]) -> Result<()> {
     Ok(())
 }
 
-fn is_installed(package: &str) -> bool {
+fn is_installed(package: &str, program: &str) -> bool {
     let status = Command::new("dpkg-query")
         .args(["-W", "-f=${Status}", package])
         .stderr(Stdio::null())
@@ -122,9 +151,7 @@ fn is_installed(package: &str) -> bool {
     match status {
         Ok(output) => output.stdout.ends_with(b"ok installed"),
         // Not a Debian: what matters is whether the program is there.
-        Err(_) => PACKAGES
-            .iter()
-            .any(|(p, program, _)| *p == package && in_path(program)),
+        Err(_) => in_path(program),
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<bool> {
         Some(Suite::Unit | Suite::Tidy) => &[],
     };
     setup::run(&args.consent, needed)?;
+    if wants(Suite::Unit) || wants(Suite::E2e) {
+        setup::stores(&args.consent)?;
+    }
     let mut tally = Tally::default();
     if wants(Suite::Tidy) {
         tally.add(tidy::suite()?);

@@ -5,7 +5,9 @@
 //! `/var/lib/docker` and boot id. Everything inside stands at its usual place, so commands and
 //! defaults are the ones that an operator uses. A [`Peer`] is "another machine" on the same wire.
 //!
-//! What this crate does not do: it knows nothing of Netloom's crates, it never touches the network
+//! [`servers`] are the stores that hosts share, for real, and [`proxy`] makes the way to them bad.
+//!
+//! What this crate does not do: of Netloom's crates it knows the addresses of stores alone, it never touches the network
 //! of the machine it runs on, and it reaches no registry of container images.
 //!
 //! ```
@@ -26,6 +28,8 @@ mod image;
 mod leftovers;
 mod netloom;
 mod peer;
+pub mod proxy;
+pub mod servers;
 mod tree;
 mod wait;
 mod workdir;

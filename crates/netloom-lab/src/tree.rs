@@ -67,6 +67,11 @@ pub struct Trees {
 /// Where a tree comes from, unless `NETLOOM_LAB_MIRROR` names a nearer mirror.
 const MIRROR: &str = "http://deb.debian.org/debian";
 
+/// The mirror that packages come from.
+pub(crate) fn mirror() -> String {
+    std::env::var("NETLOOM_LAB_MIRROR").unwrap_or_else(|_| MIRROR.to_owned())
+}
+
 /// Written last into a finished tree; a tree made from another list of packages is made anew.
 const RECIPE: &str = "etc/netloom-lab-recipe";
 
@@ -127,7 +132,7 @@ impl Trees {
     }
 
     fn debootstrap(&self, version: Version, target: &Path) -> Result<()> {
-        let mirror = std::env::var("NETLOOM_LAB_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
+        let mirror = mirror();
         let mut command = Command::new("mmdebstrap");
         command
             .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")

@@ -1,0 +1,1 @@
+//! A TCP proxy that makes the way to a server bad.
