@@ -60,6 +60,7 @@ async fn raise(store: &dyn Store, key: &Key, writer: usize, met: &Met) {
         let number = counter.by[writer];
         let update = Operation::Update(key.clone(), counter.to_bytes(), version);
         let transaction = Transaction::new([update]);
+        let mut in_doubt = false;
         loop {
             let outcome = commit_resolving_unknown(store, transaction.clone(), |value| {
                 let now = Counter::from_bytes(value.expect("the counter is never deleted"));
@@ -75,11 +76,25 @@ async fn raise(store: &dyn Store, key: &Key, writer: usize, met: &Met) {
                     return;
                 }
                 // The same one again: a copy of it may still be under way.
-                Err(CommitError::Unknown(_)) => count(&met.unknown),
+                Err(CommitError::Unknown(_)) => {
+                    count(&met.unknown);
+                    in_doubt = true;
+                }
+                // An earlier copy may be what it conflicts with. The record moved on, so that
+                // none of them can happen any more.
+                Err(CommitError::Conflict { .. }) if in_doubt => {
+                    let (now, _) = read(store, key).await;
+                    if now.by[writer] >= number {
+                        count(&met.done);
+                        return;
+                    }
+                    break;
+                }
                 Err(CommitError::Conflict { .. }) => {
                     count(&met.conflicts);
                     break;
                 }
+                Err(CommitError::Unavailable(_)) if in_doubt => {}
                 Err(CommitError::Unavailable(_)) => {
                     count(&met.unavailable);
                     break;
