@@ -2,8 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use netloom_lab::Peer;
+use serde_json::{Value, json};
 
 use super::{Lab, Scenario};
+use crate::crash::pool_reference;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::short("ports: a fixed TCP port from everywhere", fixed_tcp),
@@ -25,6 +27,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::whole(
         "ports: they move with the gateway to another network",
         hand_over,
+    ),
+    Scenario::whole(
+        "ports: what is left of a container gives its port away at once",
+        left_behind,
     ),
     Scenario::whole("ports: many of one container come and go together", many),
 ];
@@ -325,6 +331,79 @@ fn hand_over(lab: &mut Lab) -> Result<()> {
     lab.docker("rm -f web")?;
     ensure!(lab.fetch_from_peer(&url(8403)).is_err(), "the port is left");
     Ok(())
+}
+
+/// Makes what is left of a container whose end nobody told the daemon of: an endpoint with a
+/// published port, whose network namespace and link are gone. Gives its network's and its own id.
+fn lost_leave(lab: &Lab, address: &str, port: u16) -> Result<(String, String)> {
+    let network = lab.docker("network inspect -f '{{.Id}}' blue")?;
+    let endpoint = "d".repeat(64);
+    let about = |more: Value| {
+        let mut body = json!({ "NetworkID": network, "EndpointID": endpoint, "Options": {} });
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        body.to_string()
+    };
+    let call = |method: &str, more: Value| -> Result<Value> {
+        let answer = lab
+            .host
+            .plugin(&format!("NetworkDriver.{method}"), &about(more))?;
+        serde_json::from_str(&answer).with_context(|| format!("{method}: {answer}"))
+    };
+    let interface = json!({ "Address": address, "AddressIPv6": "", "MacAddress": "" });
+    call("CreateEndpoint", json!({ "Interface": interface }))?;
+    lab.host.exec("ip netns add lost")?.ok()?;
+    let joined = call("Join", json!({ "SandboxKey": "/run/netns/lost" }))?;
+    let name = joined.pointer("/InterfaceName/SrcName");
+    let link = name.and_then(Value::as_str);
+    let link = link.with_context(|| format!("no name of a link: {joined}"))?;
+    let binding = json!({ "Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": port,
+        "HostPortEnd": port });
+    let options = json!({ "Options": { "com.docker.network.portmap": [binding] } });
+    call("ProgramExternalConnectivity", options)?;
+    // As the end of a container does: its links go with its namespace.
+    lab.host
+        .exec(&format!("ip link set {link} netns lost"))?
+        .ok()?;
+    lab.host.exec("ip netns delete lost")?.ok()?;
+    Ok((network, endpoint))
+}
+
+fn left_behind(lab: &mut Lab) -> Result<()> {
+    lab.network("blue", "--subnet 10.20.0.0/24")?;
+    let pool = pool_reference(&lab.host, "10.20.0.0/24")?;
+    let address = json!({ "PoolID": pool, "Address": "10.20.0.77", "Options": {} }).to_string();
+    lab.host.plugin("IpamDriver.RequestAddress", &address)?;
+    let (network, endpoint) = lost_leave(lab, "10.20.0.77/24", 8404)?;
+    let told = lab.host.netloom("port")?.ok()?;
+    ensure!(told.contains("8404"), "the port was not published: {told}");
+    lab.serve("web", "--network blue -p 8404:80")?;
+    ensure!(lab.fetch_from_peer(&url(8404))? == "web", "not by the wire");
+    ensure!(
+        lab.fetch_from_host("http://127.0.0.1:8404/")? == "web",
+        "not by loopback"
+    );
+    // A container that runs keeps its port.
+    let second = lab
+        .host
+        .try_docker("run -d --name two --network blue -p 8404:80 lab")?;
+    ensure!(second.code != 0, "a port was published twice");
+    lab.docker("rm -f two")?;
+    ensure!(lab.fetch_from_peer(&url(8404))? == "web", "it was robbed");
+    // As dockerd does when it is back.
+    let forget = json!({ "NetworkID": network, "EndpointID": endpoint });
+    for (method, body) in [
+        ("NetworkDriver.DeleteEndpoint", &forget.to_string()),
+        ("IpamDriver.ReleaseAddress", &address),
+    ] {
+        lab.host.plugin(method, body)?;
+    }
+    ensure!(
+        lab.fetch_from_peer(&url(8404))? == "web",
+        "it went with the rest"
+    );
+    lab.audit_is_clean()
 }
 
 #[cfg(test)]
