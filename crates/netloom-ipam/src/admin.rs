@@ -1,10 +1,12 @@
 //! Management of pools, for people and for the background.
 
-use crate::book::{Book, bounded, occupied, told};
+use crate::book::{Book, bounded, infrastructural, occupied, told};
 use crate::event::{Event, Slot, SlotState};
-use crate::live::Live;
+use crate::live::{Live, usable};
 use crate::manager::{AddressManager, settle};
 use crate::mending::Reach;
+use crate::ranges::held::Part;
+use crate::ranges::{Fetched, Need};
 use crate::space::{PoolKey, Reference};
 use crate::table::Ledger;
 use async_trait::async_trait;
@@ -14,6 +16,7 @@ use netloom_core::{
     Repair, Reservation, ReservedFor, Timestamp, crash_point,
 };
 use netloom_types::Subnet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 #[async_trait]
@@ -48,9 +51,23 @@ impl IpamAdmin for AddressManager {
 
     async fn reserve(&self, reservation: Reservation) -> Result<(), IpamError> {
         self.ready().await?;
-        let ticket = self.book().reserve(reservation)?;
-        crash_point!("ipam.reserve.noted");
-        settle(ticket).await
+        let deadline = self.deadline();
+        for _ in 0..STEPS_MAX {
+            let reserved = self.book().reserve(reservation.clone());
+            match reserved {
+                Ok(ticket) => {
+                    crash_point!("ipam.reserve.noted");
+                    return settle(ticket).await;
+                }
+                Err(Unreserved::Absent(pool, need)) => {
+                    if self.fetch(pool, need, deadline).await? == Fetched::Nothing {
+                        break;
+                    }
+                }
+                Err(Unreserved::Error(error)) => return Err(error),
+            }
+        }
+        Err(crate::pools::contended())
     }
 
     async fn unreserve(&self, ip: IpAddr) -> Result<(), IpamError> {
@@ -58,7 +75,7 @@ impl IpamAdmin for AddressManager {
         let ticket = {
             let mut book = self.book();
             let (pool, index) = book.reserved_at(ip)?;
-            book.note(Event::Unreserved { pool, index })?
+            book.unreserve(pool, index)?
         };
         settle(Some(ticket)).await
     }
@@ -88,7 +105,7 @@ impl Book {
     fn reserve(
         &mut self,
         reservation: Reservation,
-    ) -> Result<Option<crate::journal::Ticket>, IpamError> {
+    ) -> Result<Option<crate::journal::Ticket>, Unreserved> {
         let Reservation { ip, holder } = reservation;
         let holder = match holder {
             ReservedFor::Name(name) => ReservedFor::Name(bounded(&name).into()),
@@ -107,18 +124,24 @@ impl Book {
         match ledger.reserved.get(&index) {
             Some(known) if *known == holder => return Ok(self.journal.under_way()),
             Some(other) => {
-                return Err(IpamError::InUse(format!(
+                return Err(Unreserved::Error(IpamError::InUse(format!(
                     "{ip} is reserved for {} already; `netloom address release {ip}` ends that",
                     told(other)
-                )));
+                ))));
             }
             None => {}
         }
+        if let Some(error) = infrastructural(live, ip) {
+            return Err(Unreserved::Error(error));
+        }
+        if !ledger.held.owns(index) {
+            return Err(Unreserved::Absent(key, Need::Exactly(index)));
+        }
         match ledger.slots.get(&index) {
             Some(slot) if contradicts(slot, &holder) => {
-                return Err(IpamError::InUse(format!(
+                return Err(Unreserved::Error(IpamError::InUse(format!(
                     "{ip} is in use by another container; stop that first"
-                )));
+                ))));
             }
             Some(_) => {}
             None if ledger.cooling.contains(index) => {}
@@ -132,7 +155,7 @@ impl Book {
             index,
             holder,
         });
-        noted.map(Some)
+        Ok(noted.map(Some)?)
     }
 
     /// The pool that holds `ip`; this host's own before a shared one.
@@ -153,6 +176,19 @@ impl Book {
         Err(IpamError::NotFound(format!(
             "{ip} is not reserved; see `netloom address ls`"
         )))
+    }
+}
+
+/// Why an address was not reserved.
+enum Unreserved {
+    /// It is not this host's yet.
+    Absent(PoolKey, Need),
+    Error(IpamError),
+}
+
+impl From<IpamError> for Unreserved {
+    fn from(error: IpamError) -> Self {
+        Self::Error(error)
     }
 }
 
@@ -200,21 +236,29 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
 
 /// Addresses of a part that are in use, reserved ones and infrastructure included.
 fn used_in(live: &Live, ledger: &Ledger, part: Subnet) -> u128 {
-    let held = live.addresses.reserved().filter(|(ip, role)| {
-        use netloom_alloc::Role;
-        matches!(role, Role::Gateway | Role::Auxiliary) && part.contains(*ip)
+    let auxiliary = live.references.values().flat_map(|r| &r.auxiliary);
+    let infrastructure: BTreeSet<_> = auxiliary.chain(&live.gateway).collect();
+    let held = infrastructure.iter().filter(|ip| part.contains(***ip));
+    let idle = ledger.cooling.iter().map(|(index, _)| index);
+    let idle = idle.filter(|index| {
+        let ip = live.key.subnet.nth(*index);
+        ledger.held.owns(*index) && ip.is_some_and(|ip| part.contains(ip))
     });
-    let cooling = ledger
-        .cooling
-        .iter()
-        .filter(|index| {
-            live.key
-                .subnet
-                .nth(*index)
-                .is_some_and(|ip| part.contains(ip))
-        })
-        .count();
-    (live.addresses.allocated_in(part) + held.count() as u128).saturating_sub(cooling as u128)
+    taken_in(live, ledger, part).saturating_sub(idle.count() as u128) + held.count() as u128
+}
+
+/// Owned addresses of a part that are not fresh.
+fn taken_in(live: &Live, ledger: &Ledger, part: Subnet) -> u128 {
+    let index = |ip| live.key.subnet.index_of(ip).unwrap_or_default();
+    let bounds = Part {
+        first: index(part.first()),
+        last: index(part.last()),
+    };
+    let Some(within) = bounds.common(usable(live.key.subnet)) else {
+        return 0;
+    };
+    let strange = within.len() - ledger.held.owned_in(within);
+    live.addresses.allocated_in(part).saturating_sub(strange)
 }
 
 /// The share in use of up to 64 equal parts, 255 for all of it.
@@ -227,14 +271,15 @@ fn fill(live: &Live, ledger: &Ledger) -> Vec<u8> {
     let parts: Vec<_> = parts.collect();
     let mut cooling = vec![0u128; parts.len()];
     let shift = u32::from(subnet.host_bits() - parts_log2);
-    for index in ledger.cooling.iter() {
+    let idle = ledger.cooling.iter().map(|(index, _)| index);
+    for index in idle.filter(|index| ledger.held.owns(*index)) {
         let part = usize::try_from(index.checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX);
         if let Some(count) = cooling.get_mut(part) {
             *count += 1;
         }
     }
     let share = |(part, cooling): (&Subnet, u128)| {
-        let used = live.addresses.allocated_in(*part).saturating_sub(cooling);
+        let used = taken_in(live, ledger, *part).saturating_sub(cooling);
         let size = part.size_saturating();
         // Wide parts are divided first: the product would not fit.
         let scaled = if size > 1 << 64 {
@@ -261,7 +306,7 @@ fn address_views(live: &Live, ledger: &Ledger) -> Vec<AddressView> {
         .map(|ip| bare(ip, AddressKind::Gateway))
         .into_iter()
         .collect();
-    let auxiliary: std::collections::BTreeSet<_> = live
+    let auxiliary: BTreeSet<_> = live
         .references
         .values()
         .flat_map(|r| &r.auxiliary)
@@ -310,3 +355,5 @@ fn saturate(count: u128) -> u64 {
 
 /// 64 parts: as many as the picture of a pool has cells.
 const FILL_PARTS_LOG2: u8 = 6;
+/// Tries to reserve an address that another request of this host takes and gives back.
+const STEPS_MAX: u32 = 8;

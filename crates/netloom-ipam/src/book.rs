@@ -6,18 +6,23 @@
 use crate::event::{Event, NAME_BYTES_MAX, Slot, SlotState};
 use crate::journal::{Journal, Ticket};
 use crate::live::Live;
+use crate::ranges::Need;
+use crate::ranges::held::Part;
 use crate::records::ReferenceState;
-use crate::registry::{CHUNK, StoredPool};
+use crate::registry::StoredPool;
 use crate::space::{PoolKey, Reference};
-use crate::table::Table;
-use netloom_alloc::AllocateError;
-use netloom_core::{IpamError, ReservedFor, Timestamp};
+use crate::table::{Ledger, Table};
+use netloom_alloc::{AddressState, AllocateError, Role};
+use netloom_core::{Clock, IpamError, ReservedFor, Timestamp};
 use netloom_types::{MacAddr, Subnet};
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) struct Book {
+    clock: Arc<dyn Clock>,
+    pub(crate) habit: Habit,
     pub(crate) table: Table,
     pub(crate) journal: Journal,
     pub(crate) pools: BTreeMap<PoolKey, Live>,
@@ -30,6 +35,15 @@ pub(crate) struct Book {
     refused: HashSet<u64>,
 }
 
+/// Where the next address comes from when all that this host owns were in use before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Habit {
+    /// From what nobody owns, while there is some: the store is this host's own.
+    ClaimFirst,
+    /// From the one that was idle longest, without the store.
+    ReuseFirst,
+}
+
 /// What an endpoint asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
@@ -37,8 +51,6 @@ pub(crate) struct Wish {
     pub(crate) mac: Option<MacAddr>,
     pub(crate) name: Option<String>,
     pub(crate) now: Timestamp,
-    /// What was chosen before, when something had to be fetched first.
-    pub(crate) hint: Option<IpAddr>,
 }
 
 /// Why an address was not taken.
@@ -46,12 +58,8 @@ pub(crate) struct Wish {
 pub(crate) enum Refusal {
     /// The reference has not been used before: mark it first.
     Unused,
-    /// This host must own the chunk of the chosen address first.
-    Unclaimed {
-        generation: u64,
-        chunk: u128,
-        chosen: IpAddr,
-    },
+    /// This host owns no address that would do: fetch some first.
+    Absent(Need),
     /// It cannot be.
     Error(IpamError),
 }
@@ -76,8 +84,12 @@ impl Book {
         journal: Journal,
         table: Table,
         stored: &[StoredPool],
+        clock: Arc<dyn Clock>,
+        habit: Habit,
     ) -> Result<Self, IpamError> {
         let mut book = Self {
+            clock,
+            habit,
             answered_after: table.next_operation() - 1,
             table,
             journal,
@@ -120,10 +132,10 @@ impl Book {
         let ledger = self
             .table
             .pools
-            .get_mut(&number)
+            .get(&number)
             .expect("the pool was found or opened just now");
         match self.pools.get_mut(&key) {
-            Some(live) => live.follow(stored, ledger),
+            Some(live) => live.follow(stored),
             None => {
                 self.pools.insert(key, Live::new(number, stored, ledger));
             }
@@ -154,21 +166,38 @@ impl Book {
             .journal
             .append(&[&event.encode()])
             .map_err(not_journalled)?;
-        let pool = match &event {
-            Event::Released { pool, .. } | Event::Unreserved { pool, .. } => Some(*pool),
-            _ => None,
-        };
+        let after = After::of(&event);
         let effect = self
             .table
             .apply(event)
             .expect("an event is made from the state that it is applied to");
-        if let (Some(number), Some(cooled)) = (pool, effect.cooled)
-            && let Some(live) = self.pools.values_mut().find(|l| l.number == number)
-            && let Some(ip) = live.key.subnet.nth(cooled)
-        {
-            let _ = live.addresses.release(ip);
+        match (after, effect.cooled) {
+            (After::CoolDown(number), Some(cooled)) => {
+                self.with_live(number, |live, ledger| live.free(cooled, ledger));
+            }
+            (After::CoolDown(_) | After::Nothing, _) => {}
+            (After::Open(number, part), _) => {
+                self.with_live(number, |live, ledger| live.open(part, ledger));
+            }
+            (After::Close(number, part), _) => self.with_live(number, |live, _| live.close(part)),
         }
         Ok(ticket)
+    }
+
+    fn with_live(&mut self, number: u32, deed: impl FnOnce(&mut Live, &Ledger)) {
+        if let Some(ledger) = self.table.pools.get(&number)
+            && let Some(live) = self.pools.get_mut(&ledger.key)
+            && live.number == number
+        {
+            deed(live, ledger);
+        }
+    }
+
+    /// The time of an address that comes back now.
+    fn stamp(&self, pool: u32) -> Timestamp {
+        let now = self.clock.now();
+        let ledger = self.table.pools.get(&pool);
+        ledger.map_or(now, |ledger| ledger.cooling.stamp(now))
     }
 
     /// Takes an address for an endpoint; in doubt until somebody is seen to have the answer.
@@ -192,10 +221,6 @@ impl Book {
         let index = subnet
             .index_of(ip)
             .expect("only addresses of the pool are chosen");
-        if let Err(refusal) = self.require_chunk(reference.pool, index, ip) {
-            self.put_back(reference.pool, ip, source);
-            return Err(refusal);
-        }
         let slot = Slot {
             operation: self.table.next_operation(),
             reference: reference.nonce,
@@ -253,11 +278,19 @@ impl Book {
     ) -> Result<Ticket, IpamError> {
         self.unanswered.remove(&operation);
         self.refused.remove(&operation);
+        let at = self.stamp(pool);
         self.note(Event::Released {
             pool,
             index,
             operation,
+            at,
         })
+    }
+
+    /// An address is reserved no more.
+    pub(crate) fn unreserve(&mut self, pool: u32, index: u128) -> Result<Ticket, IpamError> {
+        let at = self.stamp(pool);
+        self.note(Event::Unreserved { pool, index, at })
     }
 
     /// Somebody has the answer that gave `ip`. It is the last moment at which a duplicate can be
@@ -317,17 +350,6 @@ impl Book {
             .ok_or_else(|| unknown_reference(reference))
     }
 
-    /// Notes that this host owns a chunk in one life of a pool; of no other one.
-    pub(crate) fn own(&mut self, pool: PoolKey, generation: u64, chunk: u128) {
-        let Some(live) = self.pools.get_mut(&pool) else {
-            return;
-        };
-        let ledger = self.table.pools.get(&live.number);
-        if ledger.is_some_and(|l| l.generation == generation) {
-            live.owned.insert(chunk);
-        }
-    }
-
     pub(crate) fn locate(&self, pool: PoolKey, ip: IpAddr) -> Option<(u32, u128)> {
         let live = self.pools.get(&pool)?;
         Some((live.number, pool.subnet.index_of(ip)?))
@@ -370,7 +392,7 @@ impl Book {
     }
 
     /// Chooses an address and sets its bit.
-    fn choose(&mut self, reference: Reference, wish: &Wish) -> Result<(IpAddr, Source), IpamError> {
+    fn choose(&mut self, reference: Reference, wish: &Wish) -> Result<(IpAddr, Source), Refusal> {
         let live = self
             .pools
             .get_mut(&reference.pool)
@@ -382,24 +404,7 @@ impl Book {
             .expect("a live pool has a ledger");
         let subnet = reference.pool.subnet;
         if let Some(ip) = wish.wanted {
-            let index = subnet.index_of(ip).unwrap_or_default();
-            if let Some(holder) = ledger.reserved.get(&index) {
-                return if admits(holder, wish) {
-                    Ok((ip, Source::Kept))
-                } else {
-                    Err(IpamError::InUse(format!(
-                        "{ip} is reserved for {}; see `netloom address ls`",
-                        told(holder)
-                    )))
-                };
-            }
-            if ledger.cooling.contains(index) {
-                return Ok((ip, Source::Kept));
-            }
-            return match live.addresses.allocate_at(ip) {
-                Ok(()) => Ok((ip, Source::Fresh)),
-                Err(error) => Err(occupied(ip, error)),
-            };
+            return choose_named(live, ledger, wish, ip);
         }
         let mine = ledger
             .reserved
@@ -408,39 +413,24 @@ impl Book {
         if let Some(ip) = mine.and_then(|(index, _)| subnet.nth(*index)) {
             return Ok((ip, Source::Kept));
         }
-        if let Some(ip) = wish.hint
-            && live.addresses.allocate_at(ip).is_ok()
-        {
-            return Ok((ip, Source::Fresh));
-        }
         let own = live.references.get(&reference.nonce).and_then(|r| r.range);
-        let range = own.unwrap_or(subnet);
-        if let Ok(ip) = live.addresses.allocate_in(range) {
+        if let Ok(ip) = live.addresses.allocate_in(own.unwrap_or(subnet)) {
             return Ok((ip, Source::Fresh));
         }
-        let inside = |ip: &IpAddr| range.contains(*ip);
-        let oldest = ledger
-            .cooling
-            .iter()
-            .filter_map(|i| subnet.nth(i))
-            .find(inside);
-        oldest
-            .map(|ip| (ip, Source::Kept))
-            .ok_or_else(|| exhausted(subnet, range))
-    }
-
-    fn require_chunk(&mut self, pool: PoolKey, index: u128, chosen: IpAddr) -> Result<(), Refusal> {
-        let chunk = index / CHUNK;
-        let live = self.pools.get(&pool).expect("an address of it was chosen");
-        if live.owned.contains(&chunk) {
-            return Ok(());
+        let part = live.part(own);
+        let need = Need::Any(part);
+        if self.habit == Habit::ClaimFirst && !live.claimed_out.contains(&part) {
+            return Err(Refusal::Absent(need));
         }
-        let ledger = self.table.pools.get(&live.number);
-        Err(Refusal::Unclaimed {
-            generation: ledger.map_or(0, |l| l.generation),
-            chunk,
-            chosen,
-        })
+        let idle = ledger.cooling.iter().map(|(index, _)| index);
+        let oldest = idle
+            .filter(|index| part.contains(*index) && ledger.held.owns(*index))
+            .find_map(|index| subnet.nth(index));
+        match (oldest, self.habit) {
+            (Some(ip), _) => Ok((ip, Source::Kept)),
+            (None, Habit::ReuseFirst) => Err(Refusal::Absent(need)),
+            (None, Habit::ClaimFirst) => Err(exhausted(subnet, own).into()),
+        }
     }
 
     fn put_back(&mut self, pool: PoolKey, ip: IpAddr, source: Source) {
@@ -450,6 +440,76 @@ impl Book {
             let _ = live.addresses.release(ip);
         }
     }
+}
+
+/// What becomes of the free addresses in memory after an event.
+enum After {
+    Nothing,
+    /// One may have been idle for so long that its place in the order is not kept.
+    CoolDown(u32),
+    Open(u32, Part),
+    Close(u32, Part),
+}
+
+impl After {
+    fn of(event: &Event) -> Self {
+        match event {
+            Event::Released { pool, .. } | Event::Unreserved { pool, .. } => Self::CoolDown(*pool),
+            Event::RangeOwned { pool, part, .. } | Event::RangeKept { pool, part, .. } => {
+                Self::Open(*pool, *part)
+            }
+            Event::RangeLeaving { pool, part } => Self::Close(*pool, *part),
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// An address that was named.
+fn choose_named(
+    live: &mut Live,
+    ledger: &Ledger,
+    wish: &Wish,
+    ip: IpAddr,
+) -> Result<(IpAddr, Source), Refusal> {
+    let index = live.key.subnet.index_of(ip).unwrap_or_default();
+    if let Some(holder) = ledger.reserved.get(&index) {
+        return if admits(holder, wish) {
+            Ok((ip, Source::Kept))
+        } else {
+            Err(Refusal::Error(IpamError::InUse(format!(
+                "{ip} is reserved for {}; see `netloom address ls`",
+                told(holder)
+            ))))
+        };
+    }
+    if let Some(error) = infrastructural(live, ip) {
+        return Err(Refusal::Error(error));
+    }
+    if !ledger.held.owns(index) {
+        return Err(Refusal::Absent(Need::Exactly(index)));
+    }
+    if ledger.cooling.contains(index) {
+        return Ok((ip, Source::Kept));
+    }
+    match live.addresses.allocate_at(ip) {
+        Ok(()) => Ok((ip, Source::Fresh)),
+        Err(error) => Err(Refusal::Error(occupied(ip, error))),
+    }
+}
+
+/// Why an address can never be an endpoint's, if that is so.
+pub(crate) fn infrastructural(live: &Live, ip: IpAddr) -> Option<IpamError> {
+    let role = if live.gateway == Some(ip) {
+        Role::Gateway
+    } else if live.is_auxiliary(ip) {
+        Role::Auxiliary
+    } else {
+        match live.addresses.state(ip) {
+            AddressState::Reserved(role) => role,
+            _ => return None,
+        }
+    };
+    Some(occupied(ip, AllocateError::Reserved { ip, role }))
 }
 
 /// Whether somebody with this wish may name the address that is kept for `holder`. Before Docker
@@ -495,12 +555,9 @@ pub(crate) fn occupied(ip: IpAddr, error: AllocateError) -> IpamError {
     }
 }
 
-fn exhausted(subnet: Subnet, range: Subnet) -> IpamError {
-    let confined = if range == subnet {
-        String::new()
-    } else {
-        format!(" (of the range {range})")
-    };
+pub(crate) fn exhausted(subnet: Subnet, range: Option<Subnet>) -> IpamError {
+    let confined = range.map(|range| format!(" (of the range {range})"));
+    let confined = confined.unwrap_or_default();
     IpamError::Exhausted(format!(
         "every address of {subnet}{confined} is in use; remove containers or reservations, \
          see `netloom address ls`, or make a network with a larger subnet"
@@ -514,7 +571,7 @@ pub(crate) fn unknown_reference(reference: Reference) -> IpamError {
     ))
 }
 
-pub(crate) fn not_journalled(error: std::sync::Arc<crate::journal::JournalError>) -> IpamError {
+pub(crate) fn not_journalled(error: Arc<crate::journal::JournalError>) -> IpamError {
     IpamError::Unavailable {
         what: "the address journal did not take it; nothing was handed out".to_owned(),
         source: Some(Box::new(error)),

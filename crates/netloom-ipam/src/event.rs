@@ -1,6 +1,7 @@
 //! Events of the journal and their bytes. docs/records.md draws them.
 
 use crate::cluster::Memory;
+use crate::ranges::held::Part;
 use crate::space::space_code;
 use netloom_core::{AddressSpace, ReservedFor, Timestamp};
 use netloom_types::{MacAddr, Subnet};
@@ -32,6 +33,8 @@ pub(crate) enum Event {
         pool: u32,
         index: u128,
         operation: u64,
+        /// When; never before an earlier one of its pool.
+        at: Timestamp,
     },
     /// An address is kept for somebody.
     Reserved {
@@ -40,9 +43,35 @@ pub(crate) enum Event {
         holder: ReservedFor,
     },
     /// It is not any more.
-    Unreserved { pool: u32, index: u128 },
+    Unreserved {
+        pool: u32,
+        index: u128,
+        at: Timestamp,
+    },
     /// In snapshots only: a free address that cools down, oldest first.
-    Cooling { pool: u32, index: u128 },
+    Cooling {
+        pool: u32,
+        index: u128,
+        at: Timestamp,
+    },
+    /// The store took a commit of this host that made it the owner. `idle`: when its youngest
+    /// address was in use last, 0 for never.
+    RangeOwned {
+        pool: u32,
+        part: Part,
+        generation: u64,
+        idle: Timestamp,
+    },
+    /// An owned range was chosen to be given away; what it holds is free.
+    RangeLeaving { pool: u32, part: Part },
+    /// It stays: the commit that gave it away did not happen, and cannot any more.
+    RangeKept {
+        pool: u32,
+        part: Part,
+        generation: u64,
+    },
+    /// It is somebody else's, or nobody's.
+    RangeLeft { pool: u32, part: Part },
     /// In snapshots only: numbers that were used, even if nothing else shows it.
     Counters { operation: u64, pool: u32 },
     /// How far this host came with the store.
@@ -105,9 +134,11 @@ impl Event {
                 pool,
                 index,
                 operation,
+                at,
             } => {
                 out.at(code::RELEASED, *pool, *index);
                 out.u64(*operation);
+                out.u64(at.0);
             }
             Self::Reserved {
                 pool,
@@ -117,8 +148,34 @@ impl Event {
                 out.at(code::RESERVED, *pool, *index);
                 out.holder(holder);
             }
-            Self::Unreserved { pool, index } => out.at(code::UNRESERVED, *pool, *index),
-            Self::Cooling { pool, index } => out.at(code::COOLING, *pool, *index),
+            Self::Unreserved { pool, index, at } => {
+                out.at(code::UNRESERVED, *pool, *index);
+                out.u64(at.0);
+            }
+            Self::Cooling { pool, index, at } => {
+                out.at(code::COOLING, *pool, *index);
+                out.u64(at.0);
+            }
+            Self::RangeOwned {
+                pool,
+                part,
+                generation,
+                idle,
+            } => {
+                out.part(code::RANGE_OWNED, *pool, *part);
+                out.u64(*generation);
+                out.u64(idle.0);
+            }
+            Self::RangeLeaving { pool, part } => out.part(code::RANGE_LEAVING, *pool, *part),
+            Self::RangeKept {
+                pool,
+                part,
+                generation,
+            } => {
+                out.part(code::RANGE_KEPT, *pool, *part);
+                out.u64(*generation);
+            }
+            Self::RangeLeft { pool, part } => out.part(code::RANGE_LEFT, *pool, *part),
             Self::Counters { operation, pool } => {
                 out.head(code::COUNTERS, *pool);
                 out.u64(*operation);
@@ -157,6 +214,10 @@ mod code {
     pub(super) const UNRESERVED: u8 = 7;
     pub(super) const COOLING: u8 = 8;
     pub(super) const COUNTERS: u8 = 9;
+    pub(super) const RANGE_OWNED: u8 = 10;
+    pub(super) const RANGE_LEAVING: u8 = 11;
+    pub(super) const RANGE_KEPT: u8 = 12;
+    pub(super) const RANGE_LEFT: u8 = 13;
     pub(super) const HOST_COUNTER: u8 = 14;
 }
 
@@ -184,6 +245,15 @@ impl Out {
     /// Indices are short as a rule: their length, then only the bytes that count.
     fn at(&mut self, kind: u8, pool: u32, index: u128) {
         self.head(kind, pool);
+        self.index(index);
+    }
+
+    fn part(&mut self, kind: u8, pool: u32, part: Part) {
+        self.at(kind, pool, part.first);
+        self.index(part.last);
+    }
+
+    fn index(&mut self, index: u128) {
         let bytes = index.to_le_bytes();
         let len = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
         self.u8(u8::try_from(len).expect("an index has 16 bytes"));
@@ -296,14 +366,44 @@ impl In<'_> {
                 pool,
                 index,
                 operation: self.u64()?,
+                at: Timestamp(self.u64()?),
             },
             code::RESERVED => Event::Reserved {
                 pool,
                 index,
                 holder: self.holder()?,
             },
-            code::UNRESERVED => Event::Unreserved { pool, index },
-            code::COOLING => Event::Cooling { pool, index },
+            code::UNRESERVED => Event::Unreserved {
+                pool,
+                index,
+                at: Timestamp(self.u64()?),
+            },
+            code::COOLING => Event::Cooling {
+                pool,
+                index,
+                at: Timestamp(self.u64()?),
+            },
+            _ => self.range_event(kind, pool, index)?,
+        })
+    }
+
+    fn range_event(&mut self, kind: u8, pool: u32, first: u128) -> Option<Event> {
+        let last = self.index()?;
+        let part = (first <= last).then_some(Part { first, last })?;
+        Some(match kind {
+            code::RANGE_OWNED => Event::RangeOwned {
+                pool,
+                part,
+                generation: self.u64()?,
+                idle: Timestamp(self.u64()?),
+            },
+            code::RANGE_LEAVING => Event::RangeLeaving { pool, part },
+            code::RANGE_KEPT => Event::RangeKept {
+                pool,
+                part,
+                generation: self.u64()?,
+            },
+            code::RANGE_LEFT => Event::RangeLeft { pool, part },
             _ => return None,
         })
     }
@@ -393,102 +493,4 @@ impl In<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn samples() -> Vec<Event> {
-        let mac = MacAddr::new([2, 0x42, 1, 2, 3, 4]);
-        let slot = |name: Option<&str>| Slot {
-            operation: 7,
-            reference: u64::MAX,
-            since: Timestamp(5),
-            state: SlotState::InDoubt,
-            mac: Some(mac),
-            name: name.map(Into::into),
-        };
-        let (pool, index) = (3, 0x0102_0304);
-        vec![
-            Event::PoolOpened {
-                pool,
-                space: AddressSpace::Global,
-                subnet: "10.9.0.0/16".parse().unwrap(),
-                generation: 2,
-            },
-            Event::PoolOpened {
-                pool,
-                space: AddressSpace::Local,
-                subnet: "fd00::/64".parse().unwrap(),
-                generation: 2,
-            },
-            Event::PoolClosed { pool },
-            Event::Taken {
-                pool,
-                index,
-                slot: slot(Some("web")),
-            },
-            Event::Taken {
-                pool,
-                index: u128::MAX,
-                slot: slot(None),
-            },
-            Event::Confirmed {
-                pool,
-                index: 0,
-                operation: 9,
-                mac: None,
-            },
-            Event::Released {
-                pool,
-                index,
-                operation: 9,
-            },
-            Event::Reserved {
-                pool,
-                index,
-                holder: ReservedFor::Mac(mac),
-            },
-            Event::Reserved {
-                pool,
-                index,
-                holder: ReservedFor::Name("db".to_owned()),
-            },
-            Event::Reserved {
-                pool,
-                index,
-                holder: ReservedFor::Explicit,
-            },
-            Event::Unreserved { pool, index },
-            Event::Cooling { pool, index },
-            Event::Counters { operation: 1, pool },
-            Event::HostCounter(Memory {
-                counter: 1,
-                starts: 2,
-                epoch: 3,
-                mark: u64::MAX,
-                store: "etcd-0a".into(),
-            }),
-        ]
-    }
-
-    #[test]
-    fn every_kind_round_trips_and_no_prefix_of_one_passes() {
-        for event in samples() {
-            let bytes = event.encode();
-            assert_eq!(Event::decode(&bytes), Ok(event.clone()));
-            for len in 0..bytes.len() {
-                let cut = Event::decode(&bytes[..len]);
-                assert!(cut.is_err(), "{len} bytes of {event:?}");
-            }
-            let longer = [&bytes[..], &[0]].concat();
-            assert!(Event::decode(&longer).is_err(), "{event:?} with a tail");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = Event::decode(&bytes);
-        }
-    }
-}
+mod tests;

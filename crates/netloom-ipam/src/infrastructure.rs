@@ -1,15 +1,20 @@
 //! Gateways and auxiliary addresses: records of the pool in the store, owned by no host; and the
 //! first use of a reference, which is when it starts to count.
 
-use crate::book::{occupied, unknown_reference};
-use crate::live::gateway_held_by_others;
-use crate::manager::AddressManager;
+use crate::book::{infrastructural, unknown_reference};
+use crate::chunk::Holder;
+use crate::live::{gateway_held_by_others, usable};
+use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
+use crate::ranges::held::Part;
+use crate::ranges::{Gift, Life, Need, StoredChunk, chunk_of, part_of, span_in};
 use crate::records::{GatewayHold, PoolRecord, ReferenceRecord, ReferenceState};
 use crate::registry::{CONFLICTS_MAX, ChangeError, PoolChange, ReferenceChange, StoredPool};
 use crate::space::{PoolKey, Reference};
-use netloom_alloc::Role;
+use netloom_core::store::Operation;
 use netloom_core::{IpamError, ReservedFor, crash_point};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 /// What a reference wants of its pool's record.
@@ -23,6 +28,14 @@ pub(crate) enum Want {
     Auxiliary(IpAddr),
 }
 
+/// Why a try was not the last one.
+enum Retry {
+    /// Somebody was quicker: read again.
+    Conflict,
+    /// Another host has the address: ask for it, then try again.
+    Elsewhere(u128),
+}
+
 impl AddressManager {
     /// Changes the pool's record as wanted; gives the address, if one was wanted.
     pub(crate) async fn want(
@@ -31,38 +44,83 @@ impl AddressManager {
         want: Want,
     ) -> Result<Option<IpAddr>, IpamError> {
         let _one_at_a_time = self.changes.lock().await;
+        let deadline = self.deadline();
         for _ in 0..CONFLICTS_MAX {
-            let stored = self.registry.pool(reference.pool).await?;
-            let stored = stored.ok_or_else(|| unknown_reference(reference))?;
-            // Whatever an unknown outcome left open before is settled from here.
-            self.book().follow(&stored)?;
-            let known = stored.references.get(&reference.nonce);
-            let known = known.ok_or_else(|| unknown_reference(reference))?;
-            if known.record.state == ReferenceState::Offered {
-                self.refuse_second_user(&stored, reference, &known.record)?;
-            }
-            let ip = self.choose_infrastructure(&stored, want)?;
-            let Some((pool, record)) = self.wanted_records(&stored, &known.record, want, ip)?
-            else {
-                return Ok(ip);
-            };
-            let change = PoolChange {
-                key: reference.pool,
-                pool: (pool, Some(stored.pool.version.clone())),
-                reference: ReferenceChange::Update(reference.nonce, record, known.version.clone()),
-            };
-            crash_point!("ipam.infrastructure.before_commit");
-            let outcome = self.registry.change(change).await;
-            crash_point!("ipam.infrastructure.after_commit");
-            // Also after a failure: it ends what was held for a change that did not happen.
-            let followed = self.follow_store(reference.pool).await;
-            match outcome {
-                Ok(()) => return followed.map(|()| ip),
-                Err(ChangeError::Conflict) => followed?,
-                Err(ChangeError::Failed(error)) => return Err(error),
+            match self.try_want(reference, want).await? {
+                Ok(ip) => return Ok(ip),
+                Err(Retry::Conflict) => {}
+                Err(Retry::Elsewhere(index)) => {
+                    let need = Need::Exactly(index);
+                    self.fetch(reference.pool, need, deadline).await?;
+                }
             }
         }
         Err(contended())
+    }
+
+    async fn try_want(
+        &self,
+        reference: Reference,
+        want: Want,
+    ) -> Result<Result<Option<IpAddr>, Retry>, IpamError> {
+        let pool = reference.pool;
+        let stored = self.registry.pool(pool).await?;
+        let stored = stored.ok_or_else(|| unknown_reference(reference))?;
+        // Whatever an unknown outcome left open before is settled from here.
+        self.book().follow(&stored)?;
+        let known = stored.references.get(&reference.nonce);
+        let known = known.ok_or_else(|| unknown_reference(reference))?;
+        if known.record.state == ReferenceState::Offered {
+            self.refuse_second_user(&stored, reference, &known.record)?;
+        }
+        let gate = self.gates.of(pool);
+        let _hands = gate.hands.lock().await;
+        self.settle_leaving(pool).await?;
+        let (ip, is_new) = self.choose_infrastructure(&stored, want).await?;
+        let Some((record, reference_record)) =
+            self.wanted_records(&stored, &known.record, want, ip)?
+        else {
+            return Ok(Ok(ip));
+        };
+        let held = match ip.filter(|_| is_new) {
+            None => None,
+            Some(ip) => match self.hold(&stored, ip, &record.operation).await? {
+                Ok(held) => held,
+                Err(retry) => return Ok(Err(retry)),
+            },
+        };
+        let change = PoolChange {
+            key: pool,
+            pool: (record, Some(stored.pool.version.clone())),
+            reference: ReferenceChange::Update(
+                reference.nonce,
+                reference_record,
+                known.version.clone(),
+            ),
+            chunks: held.iter().map(|held| held.write.clone()).collect(),
+        };
+        crash_point!("ipam.infrastructure.before_commit");
+        let outcome = self.registry.change(change).await;
+        crash_point!("ipam.infrastructure.after_commit");
+        if let (
+            Ok(()),
+            Some(Held {
+                life,
+                gift: Some(gift),
+                ..
+            }),
+        ) = (&outcome, &held)
+        {
+            self.note_left(*life, gift)?;
+        } else if outcome.is_err() {
+            self.settle_leaving(pool).await?;
+        }
+        let followed = self.follow_store(pool).await;
+        match outcome {
+            Ok(()) => followed.map(|()| Ok(ip)),
+            Err(ChangeError::Conflict) => followed.map(|()| Err(Retry::Conflict)),
+            Err(ChangeError::Failed(error)) => Err(error),
+        }
     }
 
     /// Gives a gateway or auxiliary address back, as far as this reference holds it.
@@ -94,11 +152,17 @@ impl AddressManager {
                 operation: self.registry.operation(),
                 ..stored.pool.record.clone()
             };
+            let stays = pool.gateway == Some(ip)
+                || record.auxiliary.contains(&ip)
+                || named_by_others(&stored, reference.nonce, ip);
+            let gone = Some(ip).filter(|_| !stays);
+            let chunks = self.unheld(&stored, gone, &pool.operation).await?;
             let nonce = reference.nonce;
             let change = PoolChange {
                 key: reference.pool,
                 pool: (pool, Some(stored.pool.version.clone())),
                 reference: ReferenceChange::Update(nonce, record, known.version.clone()),
+                chunks,
             };
             match self.registry.change(change).await {
                 Ok(()) => return self.follow_store(reference.pool).await,
@@ -164,53 +228,88 @@ impl AddressManager {
         Ok(Some((pool, record)))
     }
 
-    /// Chooses the address and keeps it out of hand-out while the store is asked.
-    fn choose_infrastructure(
+    /// Chooses the address, and tells whether the pool does not have it yet.
+    async fn choose_infrastructure(
         &self,
         stored: &StoredPool,
         want: Want,
-    ) -> Result<Option<IpAddr>, IpamError> {
+    ) -> Result<(Option<IpAddr>, bool), IpamError> {
         match want {
-            Want::Use => Ok(None),
+            Want::Use => Ok((None, false)),
             Want::Gateway(wanted) => match (stored.pool.record.gateway, wanted) {
-                (Some(known), None) => Ok(Some(known)),
-                (Some(known), Some(ip)) if known == ip => Ok(Some(known)),
+                (Some(known), None) => Ok((Some(known), false)),
+                (Some(known), Some(ip)) if known == ip => Ok((Some(known), false)),
                 (Some(known), Some(ip)) => Err(IpamError::InUse(format!(
                     "the pool {} has the gateway {known} already, {ip} cannot be a second one; \
                      use the same gateway for all networks that share the pool",
                     stored.key.subnet
                 ))),
-                (None, Some(ip)) => self.hold(stored.key, ip, Role::Gateway).map(Some),
-                (None, None) => self.hold_first(stored.key).map(Some),
+                (None, Some(ip)) => Ok((Some(ip), true)),
+                (None, None) => self.first_free(stored).await.map(|ip| (Some(ip), true)),
             },
             Want::Auxiliary(ip) => {
-                let known = self
-                    .book()
-                    .pools
-                    .get(&stored.key)
-                    .is_some_and(|live| live.is_auxiliary(ip));
-                if known {
-                    return Ok(Some(ip));
-                }
-                self.hold(stored.key, ip, Role::Auxiliary).map(Some)
+                let mut all = stored.references.values();
+                let known = all.any(|r| r.record.auxiliary.contains(&ip));
+                Ok((Some(ip), !known))
             }
         }
     }
 
-    fn hold(&self, pool: PoolKey, ip: IpAddr, role: Role) -> Result<IpAddr, IpamError> {
-        let mut book = self.book();
-        let book = &mut *book;
-        let live = book.pools.get_mut(&pool).ok_or_else(contended)?;
-        let ledger = book
-            .table
-            .pools
-            .get_mut(&live.number)
-            .ok_or_else(contended)?;
-        let holder = pool
-            .subnet
-            .index_of(ip)
-            .and_then(|i| ledger.reserved.get(&i));
-        if let Some(holder) = holder {
+    /// Makes an address the pool's own in the change to be, and keeps it out of hand-out
+    /// meanwhile; `hands` is held.
+    async fn hold(
+        &self,
+        stored: &StoredPool,
+        ip: IpAddr,
+        operation: &str,
+    ) -> Result<Result<Option<Held>, Retry>, IpamError> {
+        let pool = stored.key;
+        let index = self.may_hold(pool, ip)?;
+        let life = self.life(pool)?;
+        let mut chunk = self.registry.chunk_at(pool, life.generation, index).await?;
+        let me = self.registry.host();
+        let at = span_in(Part::one(index), chunk.number).ok_or_else(contended)?;
+        let run = chunk.chunk.at(at.first).ok_or_else(contended)?;
+        let is_mine = run.holder.host() == Some(me);
+        let owns = is_mine && matches!(run.holder, Holder::Owned(_)) && self.owns(pool, index);
+        let gift = match run.holder {
+            Holder::Pool => return Ok(Ok(None)),
+            Holder::Nobody => None,
+            Holder::Owned(_) if owns => {
+                let mut gift = self.leave(life, chunk.number, vec![(0, index)])?;
+                let left = gift.as_mut().ok_or_else(|| in_use(ip))?;
+                settle(left.ticket.take()).await?;
+                crash_point!("ipam.infrastructure.leaving");
+                gift
+            }
+            Holder::Owned(_) | Holder::Offered(_) => return Ok(Err(Retry::Elsewhere(index))),
+        };
+        chunk.chunk.hold(at.first, me).map_err(|_| contended())?;
+        let write = self
+            .registry
+            .write_chunk(&chunk, life.generation, operation);
+        Ok(Ok(Some(Held { life, gift, write })))
+    }
+
+    fn owns(&self, pool: PoolKey, index: u128) -> bool {
+        let book = self.book();
+        let live = book.pools.get(&pool);
+        let ledger = live.and_then(|live| book.table.pools.get(&live.number));
+        ledger.is_some_and(|ledger| ledger.held.owns(index))
+    }
+
+    /// Whether nothing that is known here stands in the way; gives the index.
+    fn may_hold(&self, pool: PoolKey, ip: IpAddr) -> Result<u128, IpamError> {
+        let book = self.book();
+        let live = book.pools.get(&pool).ok_or_else(contended)?;
+        let ledger = book.table.pools.get(&live.number).ok_or_else(contended)?;
+        let Some(index) = pool.subnet.index_of(ip) else {
+            let subnet = pool.subnet;
+            return Err(IpamError::Invalid(format!(
+                "{ip} does not lie in the pool {subnet}; choose an address inside of it"
+            )));
+        };
+        if let Some(holder) = ledger.reserved.get(&index) {
             let told = match holder {
                 ReservedFor::Explicit => "explicit requests of containers".to_owned(),
                 other => crate::book::told(other),
@@ -219,18 +318,41 @@ impl AddressManager {
                 "{ip} is reserved for {told}; end that with `netloom address release {ip}` first"
             )));
         }
-        live.hold(ip, role, ledger).map_err(|e| occupied(ip, e))?;
-        Ok(ip)
+        if let Some(error) = infrastructural(live, ip) {
+            return Err(error);
+        }
+        if ledger.slots.contains_key(&index) {
+            return Err(in_use(ip));
+        }
+        Ok(index)
     }
 
     /// The first address that can be had, from the pool's start: the same on every host.
-    fn hold_first(&self, pool: PoolKey) -> Result<IpAddr, IpamError> {
-        for index in 0..FIRST_TRIES {
-            let Some(ip) = pool.subnet.nth(index) else {
-                break;
+    async fn first_free(&self, stored: &StoredPool) -> Result<IpAddr, IpamError> {
+        let pool = stored.key;
+        let life = self.life(pool)?;
+        let all = usable(pool.subnet);
+        for number in chunk_of(all.first)..=chunk_of(all.last).min(FIRST_CHUNKS - 1) {
+            let Some(span) = span_in(all, number) else {
+                continue;
             };
-            if let Ok(ip) = self.hold(pool, ip, Role::Gateway) {
-                return Ok(ip);
+            let chunk = self.registry.chunk(pool, life.generation, number).await?;
+            for run in chunk.chunk.within(span) {
+                let part = part_of(run.span, number);
+                let free = match &run.holder {
+                    Holder::Nobody => Some(part.first),
+                    Holder::Owned(host) if **host == *self.registry.host() => {
+                        let ip = |index: &u128| pool.subnet.nth(*index);
+                        let may = |index: &u128| {
+                            ip(index).is_some_and(|ip| self.may_hold(pool, ip).is_ok())
+                        };
+                        (part.first..=part.last).find(may)
+                    }
+                    Holder::Pool | Holder::Owned(_) | Holder::Offered(_) => None,
+                };
+                if let Some(ip) = free.and_then(|index| pool.subnet.nth(index)) {
+                    return Ok(ip);
+                }
             }
         }
         Err(IpamError::Exhausted(format!(
@@ -238,6 +360,53 @@ impl AddressManager {
             pool.subnet
         )))
     }
+
+    /// What makes addresses of the pool nobody's again, in the change that drops their records.
+    pub(crate) async fn unheld(
+        &self,
+        stored: &StoredPool,
+        ips: impl IntoIterator<Item = IpAddr>,
+        operation: &str,
+    ) -> Result<Vec<Operation>, IpamError> {
+        let generation = stored.pool.record.generation;
+        let mut chunks: BTreeMap<u128, StoredChunk> = BTreeMap::new();
+        for ip in ips {
+            let Some(index) = stored.key.subnet.index_of(ip) else {
+                continue;
+            };
+            let number = chunk_of(index);
+            let Some(span) = span_in(Part::one(index), number) else {
+                continue;
+            };
+            if let Entry::Vacant(place) = chunks.entry(number) {
+                place.insert(self.registry.chunk(stored.key, generation, number).await?);
+            }
+            if let Some(chunk) = chunks.get_mut(&number) {
+                // Of a record from before, the address may not be a run of the pool.
+                let _ = chunk.chunk.unhold(span.first, self.clock.now().0);
+            }
+        }
+        let write = |chunk: &StoredChunk| self.registry.write_chunk(chunk, generation, operation);
+        Ok(chunks.values().map(write).collect())
+    }
+}
+
+/// An address that becomes the pool's in a change to be.
+struct Held {
+    life: Life,
+    /// It was this host's, and is leaving.
+    gift: Option<Gift>,
+    write: Operation,
+}
+
+fn in_use(ip: IpAddr) -> IpamError {
+    IpamError::InUse(format!("{ip} is in use; choose another address"))
+}
+
+/// Whether an address is the pool's by another reference than `nonce`.
+pub(crate) fn named_by_others(stored: &StoredPool, nonce: u64, ip: IpAddr) -> bool {
+    let mut others = stored.references.iter().filter(|(n, _)| **n != nonce);
+    others.any(|(_, r)| r.record.auxiliary.contains(&ip))
 }
 
 /// Another network's reference that uses the pool, if there is one: it stands in the way unless
@@ -256,5 +425,5 @@ pub(crate) fn seen_used(pool: &StoredPool, host: &str, identity: Option<&str>) -
 
 /// Addresses of one reference's record, which must stay far below the store's 64 KiB.
 const AUXILIARY_MAX: usize = 1000;
-/// Addresses at the start of a pool that are tried as its gateway: further ones are a surprise.
-const FIRST_TRIES: u128 = 4096;
+/// Chunks at the start of a pool in which its gateway is looked for: further ones are a surprise.
+const FIRST_CHUNKS: u128 = 4;

@@ -104,8 +104,10 @@
 mod admin;
 mod audit;
 mod book;
+mod chunk;
 mod cluster;
 mod config;
+mod cooling;
 mod event;
 mod infrastructure;
 pub mod journal;
@@ -113,6 +115,7 @@ mod live;
 mod manager;
 mod mending;
 mod pools;
+mod ranges;
 mod records;
 mod registry;
 mod sightings;

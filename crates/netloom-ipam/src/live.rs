@@ -1,18 +1,19 @@
-//! One pool in memory: its free addresses, its references, and the chunks that this host owns.
+//! One pool in memory: its references, and the addresses that this host can hand out.
 
+use crate::ranges::held::{Part, RangeState};
 use crate::records::{GatewayHold, ReferenceRecord, ReferenceState};
 use crate::registry::StoredPool;
 use crate::space::PoolKey;
 use crate::table::Ledger;
-use netloom_alloc::{AddressPool, AllocateError, Role};
-use netloom_types::Subnet;
-use std::collections::{BTreeMap, HashSet};
+use netloom_alloc::AddressPool;
+use netloom_types::{Family, Subnet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// A pool that is in use.
 ///
-/// Invariant: an address is taken in `addresses` exactly if it is in the ledger's slots, kept for
-/// somebody or cooling down, or is the gateway, auxiliary, or never handed out.
+/// Invariant: an address is free in `addresses` exactly if this host owns it, and it is neither in
+/// the ledger's slots, nor kept for somebody, nor cooling down.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) key: PoolKey,
@@ -21,72 +22,109 @@ pub(crate) struct Live {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) references: BTreeMap<u64, ReferenceRecord>,
     pub(crate) addresses: AddressPool,
-    /// Numbers of chunks that this host was seen to own.
-    pub(crate) owned: HashSet<u128>,
+    /// Parts of the pool in which nothing was left to claim when it was looked at last.
+    pub(crate) claimed_out: BTreeSet<Part>,
 }
 
 impl Live {
     /// The pool as the store has it, with the addresses that its ledger knows.
-    pub(crate) fn new(number: u32, stored: &StoredPool, ledger: &mut Ledger) -> Self {
+    pub(crate) fn new(number: u32, stored: &StoredPool, ledger: &Ledger) -> Self {
+        let subnet = stored.key.subnet;
         let mut live = Self {
             key: stored.key,
             number,
             gateway: None,
             references: BTreeMap::new(),
-            addresses: AddressPool::new(stored.key.subnet),
-            owned: HashSet::new(),
+            addresses: AddressPool::new(subnet),
+            claimed_out: BTreeSet::new(),
         };
-        live.follow(stored, ledger);
-        let known = ledger.slots.keys().chain(ledger.reserved.keys());
-        for index in known.copied().chain(ledger.cooling.iter()) {
-            if let Some(ip) = stored.key.subnet.nth(index) {
-                // Reserved and in use at once is one bit; nothing else overlaps.
-                let _ = live.addresses.allocate_at(ip);
+        live.follow(stored);
+        for block in blocks(subnet, usable(subnet)) {
+            // A new pool has nothing taken but what is not usable.
+            let _ = live.addresses.allocate_block_at(block);
+        }
+        for range in ledger.held.iter() {
+            if range.state == RangeState::Owned {
+                live.open(range.part, ledger);
             }
         }
         live
     }
 
     /// Takes over what the store says: references, gateway, auxiliary addresses.
-    pub(crate) fn follow(&mut self, stored: &StoredPool, ledger: &mut Ledger) {
+    pub(crate) fn follow(&mut self, stored: &StoredPool) {
         self.gateway = stored.pool.record.gateway;
         self.references = stored
             .references
             .iter()
             .map(|(nonce, stored)| (*nonce, stored.record.clone()))
             .collect();
-        let wanted = self.infrastructure();
-        let gone: Vec<_> = self
-            .addresses
-            .reserved()
-            .filter(|(ip, role)| is_infrastructure(*role) && wanted.get(ip) != Some(role))
-            .map(|(ip, _)| ip)
-            .collect();
-        for ip in gone {
-            let _ = self.addresses.unreserve(ip);
+        self.claimed_out.clear();
+    }
+
+    /// An owned range: what is free of it can be handed out.
+    pub(crate) fn open(&mut self, part: Part, ledger: &Ledger) {
+        let subnet = self.key.subnet;
+        let Some(part) = part.common(usable(subnet)) else {
+            return;
+        };
+        self.claimed_out.clear();
+        for block in blocks(subnet, part) {
+            let _ = self.addresses.release_block(block);
         }
-        for (ip, role) in wanted {
-            if let Err(error) = self.hold(ip, role, ledger)
-                && !matches!(error, AllocateError::Reserved { .. })
+        for index in part.first..=part.last {
+            if let Some(ip) = subnet.nth(index)
+                && (ledger.is_kept(index) || self.is_infrastructure(ip))
             {
-                tracing::warn!(%ip, %error, "a pool's {role} is in use by somebody else");
+                let _ = self.addresses.allocate_at(ip);
             }
         }
     }
 
-    /// Keeps an address out of hand-out as gateway or auxiliary.
-    pub(crate) fn hold(
-        &mut self,
-        ip: IpAddr,
-        role: Role,
-        ledger: &mut Ledger,
-    ) -> Result<(), AllocateError> {
-        if let Some(index) = self.key.subnet.index_of(ip)
-            && ledger.cooling.forget(index)
+    /// A range that is given away: nothing of it can be handed out.
+    pub(crate) fn close(&mut self, part: Part) {
+        for index in part.first..=part.last {
+            if let Some(ip) = self.key.subnet.nth(index) {
+                let _ = self.addresses.allocate_at(ip);
+            }
+        }
+    }
+
+    /// An address that is kept no more can be handed out, if this host owns it.
+    pub(crate) fn free(&mut self, index: u128, ledger: &Ledger) {
+        if ledger.held.owns(index)
+            && let Some(ip) = self.key.subnet.nth(index)
         {
             let _ = self.addresses.release(ip);
         }
-        self.addresses.reserve(ip, role)
+    }
+
+    /// Whether an address of a part was never used here, and can be handed out.
+    pub(crate) fn has_fresh(&self, part: Part) -> bool {
+        let blocks = blocks(self.key.subnet, part).into_iter();
+        let mut full =
+            blocks.map(|block| self.addresses.allocated_in(block) == block.size_saturating());
+        full.any(|full| !full)
+    }
+
+    /// The range of a reference by indices, without what is never handed out.
+    pub(crate) fn part_of(&self, nonce: u64) -> Part {
+        let range = self.references.get(&nonce).and_then(|r| r.range);
+        self.part(range)
+    }
+
+    /// A range of the pool, or all of it, without what is never handed out.
+    pub(crate) fn part(&self, range: Option<Subnet>) -> Part {
+        let all = usable(self.key.subnet);
+        let index = |ip| self.key.subnet.index_of(ip);
+        let bounds = range.and_then(|r| Some((index(r.first())?, index(r.last())?)));
+        bounds
+            .and_then(|(first, last)| Part { first, last }.common(all))
+            .unwrap_or(all)
+    }
+
+    pub(crate) fn is_infrastructure(&self, ip: IpAddr) -> bool {
+        self.gateway == Some(ip) || self.is_auxiliary(ip)
     }
 
     pub(crate) fn is_auxiliary(&self, ip: IpAddr) -> bool {
@@ -108,13 +146,39 @@ impl Live {
             .filter(|(_, r)| r.state == ReferenceState::Used)
             .map(|(nonce, _)| *nonce)
     }
+}
 
-    fn infrastructure(&self) -> BTreeMap<IpAddr, Role> {
-        let auxiliary = self.references.values().flat_map(|r| &r.auxiliary);
-        let mut all: BTreeMap<_, _> = auxiliary.map(|ip| (*ip, Role::Auxiliary)).collect();
-        all.extend(self.gateway.map(|ip| (ip, Role::Gateway)));
-        all
+/// The addresses of a subnet that can be handed out at all, by index.
+pub(crate) fn usable(subnet: Subnet) -> Part {
+    let last = subnet.size_saturating() - 1;
+    if subnet.host_bits() < 2 {
+        return Part { first: 0, last };
     }
+    let broadcast = u128::from(subnet.family() == Family::V4);
+    Part {
+        first: 1,
+        last: last - broadcast,
+    }
+}
+
+/// A part as aligned blocks.
+fn blocks(subnet: Subnet, part: Part) -> Vec<Subnet> {
+    let mut blocks = Vec::new();
+    let mut next = Some(part.first);
+    while let Some(first) = next.filter(|first| *first <= part.last) {
+        let fitting = (part.last - first).saturating_add(1).ilog2();
+        let order = first.trailing_zeros().min(fitting);
+        let Some(ip) = subnet.nth(first) else {
+            break;
+        };
+        let bits = subnet.family().bits();
+        let prefix_len = bits - u8::try_from(order).unwrap_or(bits).min(bits);
+        blocks.push(Subnet::truncating(ip, prefix_len));
+        next = 1u128
+            .checked_shl(order)
+            .and_then(|size| first.checked_add(size));
+    }
+    blocks
 }
 
 /// Whether anybody but `nonce` holds the pool's gateway.
@@ -125,6 +189,47 @@ pub(crate) fn gateway_held_by_others(stored: &StoredPool, nonce: u64) -> bool {
         .any(|(other, r)| *other != nonce && r.record.gateway == GatewayHold::Held)
 }
 
-fn is_infrastructure(role: Role) -> bool {
-    matches!(role, Role::Gateway | Role::Auxiliary)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_a_part_exactly() {
+        for (subnet, first, last) in [
+            ("10.0.0.0/24", 1, 254),
+            ("10.0.0.0/16", 1023, 3000),
+            ("10.0.0.0/30", 1, 2),
+            ("10.0.0.0/31", 0, 1),
+            ("10.0.0.7/32", 0, 0),
+            ("fd00::/64", 1, u128::from(u64::MAX)),
+            ("::/0", 1, u128::MAX - 1),
+        ] {
+            let subnet: Subnet = subnet.parse().unwrap();
+            let blocks = blocks(subnet, Part { first, last });
+            let mut next = first;
+            for block in &blocks {
+                assert_eq!(subnet.index_of(block.first()), Some(next), "{subnet}");
+                next = subnet.index_of(block.last()).unwrap() + 1;
+            }
+            assert_eq!(next, last + 1, "{subnet}");
+        }
+    }
+
+    #[test]
+    fn what_is_usable_is_what_a_pool_would_hand_out() {
+        for subnet in [
+            "10.0.0.0/29",
+            "10.0.0.0/31",
+            "10.0.0.7/32",
+            "fd00::/125",
+            "fd00::/127",
+        ] {
+            let subnet: Subnet = subnet.parse().unwrap();
+            let mut pool = AddressPool::new(subnet);
+            let all = std::iter::from_fn(|| pool.allocate().ok());
+            let handed: BTreeSet<_> = all.filter_map(|ip| subnet.index_of(ip)).collect();
+            let Part { first, last } = usable(subnet);
+            assert_eq!(handed, (first..=last).collect(), "{subnet}");
+        }
+    }
 }

@@ -2,9 +2,10 @@
 
 use crate::book::{Book, Refusal, Wish, not_journalled, unknown_reference};
 use crate::cluster::Member;
-use crate::config::{HostRoutes, IpamConfig};
+use crate::config::{HostRoutes, IpamConfig, Sharing};
 use crate::infrastructure::Want;
 use crate::journal::{Disk, Ticket};
+use crate::ranges::Gates;
 use crate::registry::Registry;
 use crate::sightings::Sightings;
 use crate::space::Reference;
@@ -16,6 +17,8 @@ use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Address management on one host: pools in the store, addresses in the journal, and both in
 /// memory.
@@ -31,6 +34,7 @@ pub struct AddressManager {
     pub(crate) registry: Registry,
     /// One change of pools at a time; addresses do not wait for it.
     pub(crate) changes: tokio::sync::Mutex<()>,
+    pub(crate) gates: Gates,
     pub(crate) member: Arc<Member>,
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) sightings: Mutex<Sightings>,
@@ -52,18 +56,28 @@ impl AddressManager {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When a request that begins to wait for other hosts gives up.
+    pub(crate) fn deadline(&self) -> Instant {
+        let time = match &self.config.sharing {
+            Sharing::Alone => Duration::ZERO,
+            Sharing::Cluster(cluster) => cluster.answer_time,
+        };
+        Instant::now() + time
+    }
+
     async fn endpoint_address(
         &self,
         reference: Reference,
         request: AddressRequest,
     ) -> Result<IpAddr, IpamError> {
-        let mut wish = Wish {
+        self.member.may_hand_out()?;
+        let wish = Wish {
             wanted: request.wanted,
             mac: request.mac,
             name: request.name,
             now: self.clock.now(),
-            hint: None,
         };
+        let mut deadline = None;
         for _ in 0..STEPS_MAX {
             let taken = self.book().take(reference, &wish);
             match taken {
@@ -74,15 +88,9 @@ impl AddressManager {
                 Err(Refusal::Unused) => {
                     self.want(reference, Want::Use).await?;
                 }
-                Err(Refusal::Unclaimed {
-                    generation,
-                    chunk,
-                    chosen,
-                }) => {
-                    let pool = reference.pool;
-                    self.registry.claim_chunk(pool, generation, chunk).await?;
-                    self.book().own(pool, generation, chunk);
-                    wish.hint = Some(chosen);
+                Err(Refusal::Absent(need)) => {
+                    let deadline = *deadline.get_or_insert_with(|| self.deadline());
+                    self.fetch(reference.pool, need, deadline).await?;
                 }
                 Err(Refusal::Error(error)) => return Err(error),
             }

@@ -5,6 +5,7 @@ use crate::audit::{Trouble, Use, names, survey};
 use crate::book::{Book, bounded};
 use crate::event::{Event, Slot, SlotState};
 use crate::manager::{AddressManager, settle};
+use crate::ranges::{Fetched, Need};
 use crate::records::ReferenceState;
 use crate::sightings::Subject;
 use crate::space::PoolKey;
@@ -149,6 +150,13 @@ impl AddressManager {
         mac: Option<MacAddr>,
         by: &str,
     ) -> Result<bool, IpamError> {
+        let Some(index) = pool.subnet.index_of(ip) else {
+            return Ok(true);
+        };
+        // Of another host's address only a person can tell who has it wrongly.
+        if !self.own(pool, index).await? {
+            return Ok(false);
+        }
         let ticket = {
             let mut book = self.book();
             let book = &mut *book;
@@ -162,6 +170,9 @@ impl AddressManager {
             };
             if ledger.slots.contains_key(&index) {
                 return Ok(true);
+            }
+            if !ledger.held.owns(index) {
+                return Ok(false);
             }
             // Its bit is set already when it cools down or is reserved.
             let _ = live.addresses.allocate_at(ip);
@@ -181,6 +192,16 @@ impl AddressManager {
         };
         settle(Some(ticket)).await?;
         Ok(true)
+    }
+
+    /// Makes an address this host's, if nobody else has it; whether it is.
+    pub(crate) async fn own(&self, pool: PoolKey, index: u128) -> Result<bool, IpamError> {
+        let need = Need::Exactly(index);
+        match self.fetch(pool, need, self.deadline()).await {
+            Ok(fetched) => Ok(fetched == Fetched::Some),
+            Err(IpamError::InUse(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn finding(&self, trouble: &Trouble, repair: Repair, now: Duration) -> Option<Finding> {

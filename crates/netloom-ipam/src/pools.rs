@@ -1,6 +1,6 @@
 //! Granting and giving back references to pools.
 
-use crate::infrastructure::seen_used;
+use crate::infrastructure::{named_by_others, seen_used};
 use crate::live::gateway_held_by_others;
 use crate::manager::AddressManager;
 use crate::records::{
@@ -11,9 +11,12 @@ use crate::space::{PoolKey, Reference};
 use netloom_alloc::SubnetPool;
 use netloom_core::{AddressSpace, IpamError, PoolGrant, PoolRequest, WantedPool, crash_point};
 use netloom_types::{Family, Subnet};
+use std::net::IpAddr;
 
 /// Networks that carry the same name here share their pools.
 const IDENTITY_OPTION: &str = "netloom.network";
+/// Chunks that one change of a pool may change too: a transaction has room for some more.
+const CHUNKS_MAX: usize = 8;
 /// As long as an id: it is shown and compared, nothing else.
 const IDENTITY_BYTES_MAX: usize = 128;
 
@@ -79,10 +82,27 @@ impl AddressManager {
                 },
                 gateway: stored.pool.record.gateway.filter(kept),
             };
+            let gone = |ip: &IpAddr| {
+                !named_by_others(&stored, reference.nonce, *ip) && record.gateway != Some(*ip)
+            };
+            let gateway = stored.pool.record.gateway;
+            let dropped = known.record.auxiliary.iter().chain(&gateway);
+            let dropped: Vec<_> = dropped.copied().filter(gone).collect();
+            // With the last reference the pool's life ends, and all runs of it.
+            let chunks = if last {
+                Vec::new()
+            } else {
+                self.unheld(&stored, dropped, &record.operation).await?
+            };
+            if chunks.len() > CHUNKS_MAX {
+                self.shorten(&stored, reference).await?;
+                continue;
+            }
             let change = PoolChange {
                 key: reference.pool,
                 pool: (record, Some(stored.pool.version.clone())),
                 reference: ReferenceChange::Delete(reference.nonce, known.version.clone()),
+                chunks,
             };
             crash_point!("ipam.pool.before_release");
             match self.registry.change(change).await {
@@ -95,6 +115,33 @@ impl AddressManager {
             }
         }
         Err(contended())
+    }
+
+    /// Takes auxiliary addresses out of a reference that has more of them than one transaction can
+    /// give back.
+    async fn shorten(&self, stored: &StoredPool, reference: Reference) -> Result<(), IpamError> {
+        let Some(known) = stored.references.get(&reference.nonce) else {
+            return Ok(());
+        };
+        let mut record = known.record.clone();
+        let pool = PoolRecord {
+            operation: self.registry.operation(),
+            ..stored.pool.record.clone()
+        };
+        let at = record.auxiliary.len().saturating_sub(CHUNKS_MAX);
+        let dropped = record.auxiliary.split_off(at).into_iter();
+        let gone = dropped.filter(|ip| !named_by_others(stored, reference.nonce, *ip));
+        let chunks = self.unheld(stored, gone, &pool.operation).await?;
+        let change = PoolChange {
+            key: reference.pool,
+            pool: (pool, Some(stored.pool.version.clone())),
+            reference: ReferenceChange::Update(reference.nonce, record, known.version.clone()),
+            chunks,
+        };
+        match self.registry.change(change).await {
+            Ok(()) | Err(ChangeError::Conflict) => Ok(()),
+            Err(ChangeError::Failed(error)) => Err(error),
+        }
     }
 
     /// Reads a pool again and brings the memory in line with it.
@@ -150,6 +197,7 @@ impl AddressManager {
             key: reference.pool,
             pool: (record, before.map(|p| p.pool.version.clone())),
             reference: ReferenceChange::Create(reference.nonce, granted),
+            chunks: Vec::new(),
         }
     }
 

@@ -1,19 +1,13 @@
 //! The store's side: pools, references and chunks, changed by compare-and-swap alone.
 
 use crate::cluster::{Member, RangeError};
-use crate::records::{
-    ChunkRecord, PoolRecord, PoolState, Record, ReferenceRecord, RunRecord, RunState, SpaceRecord,
-    VERSION,
-};
+use crate::records::{PoolRecord, PoolState, Record, ReferenceRecord, SpaceRecord, VERSION};
 use crate::space::{Keys, PoolKey, Reference};
 use netloom_core::store::{Key, Operation, Store, StoreError, Version};
 use netloom_core::{AddressSpace, IpamError, crash_point};
 use netloom_types::BootId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Addresses per chunk: one record's share of a pool.
-pub(crate) const CHUNK: u128 = 1024;
 
 /// A record and its version.
 #[derive(Debug, Clone)]
@@ -38,6 +32,8 @@ pub(crate) struct PoolChange {
     pub(crate) pool: (PoolRecord, Option<Version>),
     /// What happens to one of its references.
     pub(crate) reference: ReferenceChange,
+    /// What happens to chunks of it in the same commit: gateways and auxiliary addresses.
+    pub(crate) chunks: Vec<Operation>,
 }
 
 #[derive(Debug)]
@@ -59,8 +55,8 @@ pub(crate) enum ChangeError {
 #[derive(Debug)]
 pub(crate) struct Registry {
     member: Arc<Member>,
-    store: Arc<dyn Store>,
-    keys: Keys,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
     boot: BootId,
 }
 
@@ -137,10 +133,12 @@ impl Registry {
             key,
             pool: (record, replaces),
             reference,
+            chunks,
         } = change;
         let operation = record.operation.clone();
         let probe = self.keys.pool(key);
         let mut operations = vec![write(probe.clone(), &record, replaces)];
+        operations.extend(chunks);
         let name = |nonce| self.keys.reference(Reference { pool: key, nonce });
         operations.push(match reference {
             ReferenceChange::Create(nonce, record) => write(name(nonce), &record, None),
@@ -163,6 +161,7 @@ impl Registry {
             key,
             pool: (record, replaces),
             reference,
+            chunks: _,
         } = change;
         let operation = record.operation.clone();
         let probe = self.keys.pool(key);
@@ -189,57 +188,7 @@ impl Registry {
         self.read(&self.keys.space(space)).await
     }
 
-    /// Makes sure that this host owns a chunk of a pool in this life of it.
-    pub(crate) async fn claim_chunk(
-        &self,
-        pool: PoolKey,
-        generation: u64,
-        chunk: u128,
-    ) -> Result<(), IpamError> {
-        let name = self.keys.chunk(pool, chunk);
-        for _ in 0..CONFLICTS_MAX {
-            let before = self.read::<ChunkRecord>(&name).await?;
-            let living = before
-                .as_ref()
-                .filter(|s| s.record.generation == generation)
-                .map_or(&[][..], |s| &s.record.runs);
-            match living {
-                [] => {}
-                [run] if run.owner == self.host() && covers(run, pool, chunk) => {
-                    return Ok(());
-                }
-                [run, ..] => return Err(owned_by_another(pool, run)),
-            }
-            let operation = self.operation();
-            let runs = before.as_ref().map_or(0, |s| newest(&s.record.runs));
-            let record = ChunkRecord {
-                version: VERSION,
-                operation: operation.clone(),
-                generation,
-                runs: vec![RunRecord {
-                    from: 0,
-                    to: last_of(pool, chunk),
-                    owner: self.host().to_owned(),
-                    boot: self.boot.as_str().to_owned(),
-                    generation: runs + 1,
-                    state: RunState::Owned,
-                }],
-            };
-            crash_point!("ipam.store.before_claim");
-            let claim = vec![write(name.clone(), &record, before.map(|s| s.version))];
-            match self.commit(&operation, claim).await {
-                Ok(()) => {
-                    crash_point!("ipam.store.after_claim");
-                    return Ok(());
-                }
-                Err(ChangeError::Conflict) => {}
-                Err(ChangeError::Failed(error)) => return Err(error),
-            }
-        }
-        Err(contended())
-    }
-
-    async fn read<R: Record>(&self, key: &Key) -> Result<Option<Stored<R>>, IpamError> {
+    pub(crate) async fn read<R: Record>(&self, key: &Key) -> Result<Option<Stored<R>>, IpamError> {
         let found = self.store.get(key).await.map_err(unreadable)?;
         found
             .map(|value| decode(key, &value.value, value.version))
@@ -256,28 +205,18 @@ impl Registry {
     }
 }
 
-/// The number of the chunk's last address, counted from the chunk's start.
-fn last_of(pool: PoolKey, chunk: u128) -> u32 {
-    let behind = pool.subnet.size_saturating() - chunk * CHUNK;
-    u32::try_from(behind.min(CHUNK) - 1).expect("a chunk has 1,024 addresses at most")
-}
-
-fn covers(run: &RunRecord, pool: PoolKey, chunk: u128) -> bool {
-    run.from == 0 && run.to == last_of(pool, chunk) && run.state == RunState::Owned
-}
-
-fn newest(runs: &[RunRecord]) -> u64 {
-    runs.iter().map(|run| run.generation).max().unwrap_or(0)
-}
-
-fn write<R: Record>(key: Key, record: &R, replaces: Option<Version>) -> Operation {
+pub(crate) fn write<R: Record>(key: Key, record: &R, replaces: Option<Version>) -> Operation {
     match replaces {
         None => Operation::Create(key, record.encode()),
         Some(version) => Operation::Update(key, record.encode(), version),
     }
 }
 
-fn decode<R: Record>(key: &Key, bytes: &[u8], version: Version) -> Result<Stored<R>, IpamError> {
+pub(crate) fn decode<R: Record>(
+    key: &Key,
+    bytes: &[u8],
+    version: Version,
+) -> Result<Stored<R>, IpamError> {
     let record = R::decode(bytes).map_err(|why| damaged(key, &why))?;
     Ok(Stored { record, version })
 }
@@ -293,16 +232,6 @@ pub(crate) fn unreadable(error: StoreError) -> IpamError {
     IpamError::Unavailable {
         what: "the store could not be read; try again".to_owned(),
         source: Some(error.into()),
-    }
-}
-
-fn owned_by_another(pool: PoolKey, run: &RunRecord) -> IpamError {
-    IpamError::Unavailable {
-        what: format!(
-            "addresses {} to {} of a block of {} belong to host {}",
-            run.from, run.to, pool.subnet, run.owner
-        ),
-        source: None,
     }
 }
 

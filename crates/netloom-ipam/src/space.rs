@@ -74,10 +74,16 @@ impl Keys {
             space: AddressSpace::Local,
             subnet: longest,
         };
-        keys.build(&format!("references/{}/{:016x}", keys.part(pool), 0))
-            .map_err(|_| {
+        let longest = [
+            format!("references/{}/{:016x}", keys.part(pool), 0),
+            format!("chunks/{}/{:028x}/00", keys.part(pool), 0),
+            format!("answers/{}/{}/{:016x}", keys.host, subnet_part(longest), 0),
+        ];
+        for key in longest {
+            keys.build(&key).map_err(|_| {
                 IpamError::Invalid("the host id is too long for keys of the store".to_owned())
             })?;
+        }
         Ok(keys)
     }
 
@@ -105,6 +111,11 @@ impl Keys {
         self.known(&format!("status/{}", self.host))
     }
 
+    /// Another host's record; none for an id that is too long for a key.
+    pub(crate) fn host_of(&self, host: &str) -> Option<Key> {
+        self.build(&format!("hosts/{}", escape(host))).ok()
+    }
+
     pub(crate) fn space(&self, space: AddressSpace) -> Key {
         self.known(&format!("spaces/{}", self.space_part(space)))
     }
@@ -126,12 +137,62 @@ impl Keys {
         self.known(&format!("references/{}/{nonce:016x}", self.part(pool)))
     }
 
+    pub(crate) fn chunks(&self, pool: PoolKey) -> Key {
+        self.known(&format!("chunks/{}", self.part(pool)))
+    }
+
+    /// In directories of 256, which every store lists quickly.
     pub(crate) fn chunk(&self, pool: PoolKey, chunk: u128) -> Key {
-        self.known(&format!("chunks/{}/{chunk:x}", self.part(pool)))
+        let (high, low) = (chunk >> 8, chunk & 0xff);
+        self.known(&format!("chunks/{}/{high:x}/{low:02x}", self.part(pool)))
+    }
+
+    /// The number that the last two parts of a chunk's key name.
+    pub(crate) fn chunk_of(key: &Key) -> Option<u128> {
+        let mut parts = key.as_str().rsplit('/');
+        let low = u128::from_str_radix(parts.next()?, 16).ok()?;
+        let high = u128::from_str_radix(parts.next()?, 16).ok()?;
+        (low < 0x100).then_some(high.checked_mul(0x100)? + low)
+    }
+
+    /// What hosts ask for.
+    pub(crate) fn wants(&self) -> Key {
+        self.known("wants")
+    }
+
+    pub(crate) fn want(&self, subnet: Subnet, host: &str) -> Key {
+        self.known(&format!("wants/{}/{}", subnet_part(subnet), escape(host)))
+    }
+
+    /// What a host was answered, in all pools or in one.
+    pub(crate) fn answers(&self, asker: &str, subnet: Option<Subnet>) -> Key {
+        let asker = escape(asker);
+        match subnet {
+            None => self.known(&format!("answers/{asker}")),
+            Some(subnet) => self.known(&format!("answers/{asker}/{}", subnet_part(subnet))),
+        }
+    }
+
+    /// What one holder answered. The holder is a number here, because two ids may be too long for
+    /// one key; the record has its id. None for an asker whose own keys would be too long.
+    pub(crate) fn answer(&self, asker: &str, subnet: Subnet, holder: &str) -> Option<Key> {
+        let number = holder.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
+            (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let asker = escape(asker);
+        let subnet = subnet_part(subnet);
+        self.build(&format!("answers/{asker}/{subnet}/{number:016x}"))
+            .ok()
+    }
+
+    /// The subnet that the last part but one of a want's key names.
+    pub(crate) fn wanted_subnet(key: &Key) -> Option<Subnet> {
+        let (head, _) = key.as_str().rsplit_once('/')?;
+        Self::subnet_of(&Key::new(head).ok()?)
     }
 
     /// The host that the last part of its record's key names.
-    pub(crate) fn host_of(key: &Key) -> Option<String> {
+    pub(crate) fn host_in(key: &Key) -> Option<String> {
         let (_, last) = key.as_str().rsplit_once('/')?;
         let mut host = String::with_capacity(last.len());
         let mut rest = last.chars();
@@ -276,7 +337,7 @@ mod tests {
     fn hosts_that_differ_in_case_have_different_keys() {
         let key = |host: &str| Keys::new(&HostId::new(host).unwrap()).unwrap().host();
         for host in ["Ab", "ab", "_ab", "aB", "a__B"] {
-            assert_eq!(Keys::host_of(&key(host)).as_deref(), Some(host));
+            assert_eq!(Keys::host_in(&key(host)).as_deref(), Some(host));
         }
         let all = ["Ab", "ab", "_ab", "aB", "__ab"].map(key);
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();

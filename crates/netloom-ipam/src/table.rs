@@ -1,12 +1,14 @@
 //! What the journal's events add up to: the state of every address that is not simply free.
 
 use crate::cluster::Memory;
+use crate::cooling::Cooling;
 use crate::event::{Event, Slot, SlotState};
 use crate::journal::Fold;
+use crate::ranges::held::{Held, Part, Range, RangeState};
 use crate::space::PoolKey;
-use netloom_core::ReservedFor;
+use netloom_core::{ReservedFor, Timestamp};
 use netloom_types::Subnet;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 /// All pools' addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub(crate) struct Ledger {
     pub(crate) key: PoolKey,
     /// Which life of this pool: it counts up when a pool that was gone comes back.
     pub(crate) generation: u64,
+    /// What this host holds of the pool; addresses are handed out of owned ranges only.
+    pub(crate) held: Held,
     pub(crate) slots: HashMap<u128, Slot>,
     pub(crate) reserved: BTreeMap<u128, ReservedFor>,
     pub(crate) cooling: Cooling,
@@ -67,6 +71,7 @@ impl Table {
                 let ledger = Ledger {
                     key: PoolKey { space, subnet },
                     generation,
+                    held: Held::default(),
                     slots: HashMap::new(),
                     reserved: BTreeMap::new(),
                     cooling: Cooling::default(),
@@ -109,7 +114,8 @@ impl Table {
                 pool,
                 index,
                 operation,
-            } => self.ledger(pool)?.released(index, operation),
+                at,
+            } => self.ledger(pool)?.released(index, operation, at),
             Event::Reserved {
                 pool,
                 index,
@@ -120,8 +126,21 @@ impl Table {
                 ledger.reserved.insert(index, holder);
                 Ok(Effect::default())
             }
-            Event::Unreserved { pool, index } => self.ledger(pool)?.unreserved(index),
-            Event::Cooling { pool, index } => Ok(self.ledger(pool)?.cool(index)),
+            Event::Unreserved { pool, index, at } => self.ledger(pool)?.unreserved(index, at),
+            Event::Cooling { pool, index, at } => Ok(self.ledger(pool)?.cool(index, at)),
+            Event::RangeOwned {
+                pool,
+                part,
+                generation,
+                idle,
+            } => self.ledger(pool)?.owned(part, generation, idle),
+            Event::RangeLeaving { pool, part } => self.ledger(pool)?.leaving(part),
+            Event::RangeKept {
+                pool,
+                part,
+                generation,
+            } => self.ledger(pool)?.kept(part, generation),
+            Event::RangeLeft { pool, part } => self.ledger(pool)?.left(part),
         }
     }
 
@@ -156,16 +175,16 @@ impl Ledger {
             .ok_or_else(|| format!("address {index} of {subnet} is not held by {operation}"))
     }
 
-    fn released(&mut self, index: u128, operation: u64) -> Result<Effect, String> {
+    fn released(&mut self, index: u128, operation: u64, at: Timestamp) -> Result<Effect, String> {
         self.slot(index, operation)?;
         self.slots.remove(&index);
         if self.reserved.contains_key(&index) {
             return Ok(Effect::default());
         }
-        Ok(self.cool(index))
+        Ok(self.cool(index, at))
     }
 
-    fn unreserved(&mut self, index: u128) -> Result<Effect, String> {
+    fn unreserved(&mut self, index: u128, at: Timestamp) -> Result<Effect, String> {
         if self.reserved.remove(&index).is_none() {
             return Err(format!(
                 "address {index} of {} is not reserved",
@@ -175,13 +194,80 @@ impl Ledger {
         if self.slots.contains_key(&index) {
             return Ok(Effect::default());
         }
-        Ok(self.cool(index))
+        Ok(self.cool(index, at))
     }
 
-    fn cool(&mut self, index: u128) -> Effect {
+    fn cool(&mut self, index: u128, at: Timestamp) -> Effect {
         Effect {
-            cooled: self.cooling.push(index),
+            cooled: self.cooling.push(index, at),
         }
+    }
+
+    /// A range came into this host's hands. What was in use elsewhere before queues up here.
+    fn owned(&mut self, part: Part, generation: u64, idle: Timestamp) -> Result<Effect, String> {
+        let added = self.held.add(part, generation);
+        added.map_err(|why| self.odd(part, why))?;
+        if idle > Timestamp::default() {
+            let (slots, reserved) = (&self.slots, &self.reserved);
+            let free = |at: &u128| !slots.contains_key(at) && !reserved.contains_key(at);
+            let queued = (part.first..=part.last).filter(free);
+            self.cooling.queue(queued, idle);
+        }
+        Ok(Effect::default())
+    }
+
+    fn leaving(&mut self, part: Part) -> Result<Effect, String> {
+        if self.occupied_in(part) {
+            return Err(self.odd(part, "leaves with addresses in use"));
+        }
+        let (from, to) = (Some(RangeState::Owned), RangeState::Leaving);
+        let changed = self.held.change(part, from, to, None);
+        changed.map_err(|why| self.odd(part, why))?;
+        Ok(Effect::default())
+    }
+
+    fn kept(&mut self, part: Part, generation: u64) -> Result<Effect, String> {
+        let to = RangeState::Owned;
+        let changed = self.held.change(part, None, to, Some(generation));
+        changed.map_err(|why| self.odd(part, why))?;
+        Ok(Effect::default())
+    }
+
+    fn left(&mut self, part: Part) -> Result<Effect, String> {
+        let removed = self.held.remove(part);
+        removed.map_err(|why| self.odd(part, why))?;
+        for index in part.first..=part.last {
+            self.cooling.forget(index);
+        }
+        Ok(Effect::default())
+    }
+
+    /// Whether an address is not simply free, if it is this host's.
+    pub(crate) fn is_kept(&self, index: u128) -> bool {
+        self.slots.contains_key(&index)
+            || self.reserved.contains_key(&index)
+            || self.cooling.contains(index)
+    }
+
+    /// How many addresses this host could hand out.
+    pub(crate) fn free(&self) -> u128 {
+        let idle = |(index, _): &(&u128, _)| !self.slots.contains_key(index);
+        let reserved = self.reserved.iter().filter(idle).count();
+        self.held
+            .owned()
+            .saturating_sub((self.slots.len() + reserved) as u128)
+    }
+
+    /// Whether an address of `part` is in use or reserved.
+    pub(crate) fn occupied_in(&self, part: Part) -> bool {
+        // A part is of one chunk: 1,024 addresses at most.
+        let mut all = part.first..=part.last;
+        all.any(|at| self.slots.contains_key(&at) || self.reserved.contains_key(&at))
+    }
+
+    fn odd(&self, part: Part, why: &str) -> String {
+        let (subnet, Part { first, last }) = (self.subnet(), part);
+        format!("the range {first} to {last} of {subnet} {why}")
     }
 
     fn dump(&self, pool: u32, sink: &mut dyn FnMut(&Event)) {
@@ -191,6 +277,14 @@ impl Ledger {
             subnet: self.key.subnet,
             generation: self.generation,
         });
+        for range in self.held.iter() {
+            sink(&Event::RangeOwned {
+                pool,
+                part: range.part,
+                generation: range.generation,
+                idle: Timestamp::default(),
+            });
+        }
         for (index, slot) in &self.slots {
             sink(&Event::Taken {
                 pool,
@@ -205,8 +299,13 @@ impl Ledger {
                 holder: holder.clone(),
             });
         }
-        for index in self.cooling.iter() {
-            sink(&Event::Cooling { pool, index });
+        for (index, at) in self.cooling.iter() {
+            sink(&Event::Cooling { pool, index, at });
+        }
+        let leaving = |range: &Range| range.state == RangeState::Leaving;
+        for range in self.held.iter().filter(leaving) {
+            let part = range.part;
+            sink(&Event::RangeLeaving { pool, part });
         }
     }
 }
@@ -230,82 +329,6 @@ impl Fold for Table {
         }
     }
 }
-
-/// Free addresses in the order in which they came back. They are handed out only when no address
-/// is left that was idle for longer, and then the oldest first: an order, never a wait.
-#[derive(Debug, Default)]
-pub(crate) struct Cooling {
-    /// With stale entries, which the map does not confirm.
-    order: VecDeque<(u128, u64)>,
-    turns: HashMap<u128, u64>,
-    turn: u64,
-}
-
-impl Cooling {
-    pub(crate) fn len(&self) -> usize {
-        self.turns.len()
-    }
-
-    pub(crate) fn contains(&self, index: u128) -> bool {
-        self.turns.contains_key(&index)
-    }
-
-    /// Takes an address out because it is not free for hand-out any more; whether it was in.
-    pub(crate) fn forget(&mut self, index: u128) -> bool {
-        let known = self.contains(index);
-        if known {
-            self.remove(index);
-        }
-        known
-    }
-
-    /// Oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u128> {
-        let live = |(index, turn): &&(u128, u64)| self.turns.get(index) == Some(turn);
-        self.order.iter().filter(live).map(|(index, _)| *index)
-    }
-
-    /// Adds the youngest; gives the oldest when there are too many.
-    fn push(&mut self, index: u128) -> Option<u128> {
-        self.turn += 1;
-        self.turns.insert(index, self.turn);
-        self.order.push_back((index, self.turn));
-        let oldest = (self.len() > COOLING_MAX).then(|| self.iter().next())?;
-        if let Some(oldest) = oldest {
-            self.remove(oldest);
-        }
-        oldest
-    }
-
-    fn remove(&mut self, index: u128) {
-        self.turns.remove(&index);
-        while let Some((index, turn)) = self.order.front()
-            && self.turns.get(index) != Some(turn)
-        {
-            self.order.pop_front();
-        }
-        if self.order.len() > 2 * self.turns.len() + STALE_MAX {
-            let turns = &self.turns;
-            self.order
-                .retain(|(index, turn)| turns.get(index) == Some(turn));
-        }
-    }
-}
-
-/// The order counts, not the numbers that it was kept with.
-impl PartialEq for Cooling {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl Eq for Cooling {}
-
-/// Addresses of one pool whose idle time is remembered: all of a /16. A longer memory would cost
-/// more than it is worth: beyond it an address has already been passed over 65,536 times.
-const COOLING_MAX: usize = 65_536;
-/// Stale entries that are not worth a sweep.
-const STALE_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -348,6 +371,7 @@ mod tests {
             pool: 1,
             index,
             operation,
+            at: Timestamp(1),
         })
     }
 
@@ -376,34 +400,73 @@ mod tests {
             holder,
         };
         table.apply(event).unwrap();
+        let owned = |first, last, generation| Event::RangeOwned {
+            pool: 1,
+            part: Part { first, last },
+            generation,
+            idle: Timestamp(0),
+        };
+        table.apply(owned(0, 1023, 4)).unwrap();
+        table.apply(owned(2048, 2063, 5)).unwrap();
+        let part = Part {
+            first: 9,
+            last: 200,
+        };
+        let leaving = Event::RangeLeaving { pool: 1, part };
+        table.apply(leaving).unwrap();
         let mut again = Table::default();
         Fold::dump(&table, &mut |event| Fold::apply(&mut again, event).unwrap());
         assert_eq!(again, table);
-        let order: Vec<_> = again.pools[&1].cooling.iter().collect();
+        let order: Vec<_> = again.pools[&1].cooling.iter().map(|(at, _)| at).collect();
         assert_eq!(order, [9, 7, 1]);
         assert_eq!(again.next_operation(), table.next_operation());
     }
 
     #[test]
-    fn cool_down_gives_its_oldest_back_when_it_is_full() {
+    fn a_range_with_an_address_in_use_does_not_leave() {
         let mut table = opened();
-        for index in 0..=COOLING_MAX as u128 {
-            let operation = take(&mut table, index);
-            let effect = release(&mut table, index, operation).unwrap();
-            let expected = (index == COOLING_MAX as u128).then_some(0);
-            assert_eq!(effect.cooled, expected);
-        }
-        assert_eq!(table.pools[&1].cooling.len(), COOLING_MAX);
+        let part = |first, last| Part { first, last };
+        let owned = Event::RangeOwned {
+            pool: 1,
+            part: part(0, 15),
+            generation: 1,
+            idle: Timestamp(0),
+        };
+        table.apply(owned).unwrap();
+        let operation = take(&mut table, 5);
+        let leaving = |part| Event::RangeLeaving { pool: 1, part };
+        assert!(table.apply(leaving(part(4, 7))).is_err());
+        table.apply(leaving(part(6, 7))).unwrap();
+        release(&mut table, 5, operation).unwrap();
+        table.apply(leaving(part(4, 5))).unwrap();
+        let left = Event::RangeLeft {
+            pool: 1,
+            part: part(4, 5),
+        };
+        table.apply(left).unwrap();
+        assert!(!table.pools[&1].cooling.contains(5));
     }
 
     #[test]
-    fn stale_entries_of_the_cool_down_do_not_pile_up() {
-        let mut cooling = Cooling::default();
-        cooling.push(1000);
-        for round in 0..10_000 {
-            cooling.push(round % 7);
-            cooling.remove(round % 7);
-        }
-        assert!(cooling.order.len() <= 2 * cooling.len() + STALE_MAX + 1);
+    fn a_range_that_was_in_use_elsewhere_queues_behind_what_was_idle_for_longer() {
+        let mut table = opened();
+        let own = |table: &mut Table, first, idle| {
+            let event = Event::RangeOwned {
+                pool: 1,
+                part: Part {
+                    first,
+                    last: first + 1,
+                },
+                generation: 1,
+                idle: Timestamp(idle),
+            };
+            table.apply(event).unwrap();
+        };
+        own(&mut table, 10, 500);
+        own(&mut table, 20, 300);
+        own(&mut table, 30, 0);
+        own(&mut table, 40, 400);
+        let order: Vec<_> = table.pools[&1].cooling.iter().map(|(at, _)| at).collect();
+        assert_eq!(order, [20, 21, 40, 41, 10, 11]);
     }
 }

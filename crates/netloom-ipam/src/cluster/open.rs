@@ -2,13 +2,14 @@
 
 use super::look::{Meeting, Past};
 use super::member::{Founding, Member};
-use crate::book::{Book, not_journalled};
+use crate::book::{Book, Habit, not_journalled};
 use crate::config::{IpamConfig, Seams, Sharing};
 use crate::journal::{Journal, JournalError};
 use crate::manager::AddressManager;
+use crate::ranges::Gates;
 use crate::registry::Registry;
 use crate::table::Table;
-use netloom_core::{AddressSpace, IpamError};
+use netloom_core::{AddressSpace, Clock, IpamError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -45,7 +46,7 @@ impl AddressManager {
         match member.meet(past, &BTreeSet::new()).await? {
             Meeting::Joined | Meeting::Assert => {}
         }
-        let book = read_book(journal, table, &registry).await?;
+        let book = read_book(journal, table, &registry, &config, &seams.clock).await?;
         let book = Arc::new(Mutex::new(book));
         member.keep_in(&book);
         let Seams {
@@ -64,6 +65,7 @@ impl AddressManager {
             registry,
             member,
             changes: tokio::sync::Mutex::default(),
+            gates: Gates::default(),
             book,
             sightings: Mutex::default(),
             names: Mutex::new(BTreeMap::new()),
@@ -90,7 +92,8 @@ impl AddressManager {
                 self.config.journal,
             );
             let (journal, table) = opened.map_err(unopened)?;
-            let book = read_book(journal, table, &self.registry).await?;
+            let (config, clock) = (&self.config, &self.clock);
+            let book = read_book(journal, table, &self.registry, config, clock).await?;
             *self.book() = book;
         }
         Ok(())
@@ -102,10 +105,20 @@ fn open_journal(config: &IpamConfig, seams: &Seams) -> Result<(Journal, Table), 
     Journal::open::<Table>(disk, Arc::clone(&seams.ids), config.journal).map_err(unopened)
 }
 
-async fn read_book(journal: Journal, table: Table, registry: &Registry) -> Result<Book, IpamError> {
+async fn read_book(
+    journal: Journal,
+    table: Table,
+    registry: &Registry,
+    config: &IpamConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<Book, IpamError> {
     let mut stored = registry.pools(AddressSpace::Local).await?;
     stored.extend(registry.pools(AddressSpace::Global).await?);
-    Book::new(journal, table, &stored)
+    let habit = match config.sharing {
+        Sharing::Alone => Habit::ClaimFirst,
+        Sharing::Cluster(_) => Habit::ReuseFirst,
+    };
+    Book::new(journal, table, &stored, Arc::clone(clock), habit)
 }
 
 fn unopened(error: JournalError) -> IpamError {

@@ -6,7 +6,7 @@
 mod chunks;
 mod cluster;
 
-pub(crate) use chunks::{ChunkRecord, RunRecord, RunState};
+pub(crate) use chunks::{AnswerRecord, AnswerWord, ChunkRecord, WantRecord, WantShape};
 pub(crate) use cluster::{
     EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, ShareRecord, StatusRecord,
 };

@@ -1,0 +1,66 @@
+//! What keeps changes of hands of one pool in order on this host.
+
+use crate::space::PoolKey;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// One pool's.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// One request at a time looks for addresses; the others find what it brought.
+    pub(crate) fetching: tokio::sync::Mutex<()>,
+    /// One change of hands at a time. Never held while another host is waited for.
+    pub(crate) hands: tokio::sync::Mutex<()>,
+    /// The chunk that was claimed from last, and in which life of the pool.
+    place: Mutex<Option<(u64, u128)>>,
+    /// The outcome of a commit was not told: runs may name this host that it does not know of.
+    unclear: AtomicBool,
+}
+
+/// All pools'.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    pools: Mutex<BTreeMap<PoolKey, Arc<Gate>>>,
+    /// Answers may have come.
+    pub(crate) answers: Notify,
+    /// Rounds of wants that were answered.
+    pub(crate) answered: Mutex<BTreeMap<(PoolKey, String), String>>,
+}
+
+impl Gate {
+    pub(crate) fn place(&self, generation: u64) -> Option<u128> {
+        let place = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place
+            .filter(|(life, _)| *life == generation)
+            .map(|(_, chunk)| chunk)
+    }
+
+    pub(crate) fn set_place(&self, generation: u64, chunk: u128) {
+        let place = Some((generation, chunk));
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    pub(crate) fn note_unclear(&self) {
+        self.unclear.store(true, Ordering::Release);
+    }
+
+    /// Whether there is something to look for; whoever asks does look.
+    pub(crate) fn take_unclear(&self) -> bool {
+        self.unclear.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Gates {
+    pub(crate) fn of(&self, pool: PoolKey) -> Arc<Gate> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = pools.entry(pool).or_insert_with(|| {
+            let gate = Gate::default();
+            // A process before this one may have died between a commit and its note.
+            gate.note_unclear();
+            Arc::new(gate)
+        });
+        Arc::clone(gate)
+    }
+}
