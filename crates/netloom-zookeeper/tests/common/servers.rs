@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What differs from a plain server.
@@ -141,7 +142,9 @@ impl Ensemble {
     /// Waits until a member serves.
     pub(crate) async fn until_answering(&self, member: usize) {
         super::until("the server answers", || async {
-            self.ask(member).await.is_some()
+            // A connection from before the server was ready may never be answered.
+            let answer = tokio::time::timeout(Duration::from_secs(1), self.ask(member));
+            answer.await.is_ok_and(|answer| answer.is_some())
         })
         .await;
     }
