@@ -76,6 +76,8 @@ pub enum Planted {
     UnknownIsFailure,
     /// Rule 6: a claim whose answer is lost is taken for one that happened.
     UnknownIsSuccess,
+    /// Rule 6: a commit is sent again without a fresh look at the record.
+    ResendBlindly,
     /// Rule 6: an open leaving range is kept after a look at the record, without a new generation.
     SettleWithoutFence,
     /// Rule 7: a run that names the host is taken over by a read.
@@ -98,7 +100,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::UseBeforeDurable,
         Self::AnswerBeforeDurable,
         Self::GiveWithoutLeaving,
@@ -110,6 +112,7 @@ impl Planted {
         Self::IgnoreOwnRecord,
         Self::UnknownIsFailure,
         Self::UnknownIsSuccess,
+        Self::ResendBlindly,
         Self::SettleWithoutFence,
         Self::AdoptByRead,
         Self::HandOutBeforeStart,
@@ -162,6 +165,7 @@ impl Plan {
             | Planted::OfferToForgotten => Self { forgets: 1, ..base },
             Planted::IgnoreEpoch
             | Planted::GrantWhileHealing
+            | Planted::ResendBlindly
             | Planted::AdoptByRead
             | Planted::TrustStoreCounter
             | Planted::AssertLeaving

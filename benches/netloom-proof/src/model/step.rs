@@ -21,6 +21,8 @@ pub(super) enum Step {
     GhostArrives(u8),
     /// A host writes to its journal what its commit did.
     Sync(u8),
+    /// A host reads in its own record that an old commit of its own has happened after all.
+    Reread(u8),
     /// A host sees that a leaving range is no longer its own: `RangeLeft`.
     SeeGone { host: u8, range: Set },
     /// An address is handed out.
@@ -62,6 +64,7 @@ impl Plan {
                 Step::Resend(host),
                 Step::GhostArrives(host),
                 Step::Sync(host),
+                Step::Reread(host),
                 Step::Crash(host),
                 Step::Start(host),
                 Step::BeginEpoch(host),
@@ -138,9 +141,10 @@ impl Plan {
             Step::Send { host, kind, range } => self.send(&mut next, host, kind, range),
             Step::Arrive(host) => self.arrive(&mut next, host),
             Step::TimeOut(host) => self.time_out(&mut next, host),
-            Step::Resend(host) => resend(&mut next, host),
+            Step::Resend(host) => self.resend(&mut next, host),
             Step::GhostArrives(host) => self.ghost_arrives(&mut next, host),
             Step::Sync(host) => sync(&mut next, host),
+            Step::Reread(host) => reread(&mut next, host),
             Step::SeeGone { host, range } => self.see_gone(&mut next, host, range),
             Step::HandOut { host, address } => self.hand_out(&mut next, host, address),
             Step::Release { host, address } => release(&mut next, host, address),
@@ -199,6 +203,7 @@ impl Plan {
             kind,
             chunk,
             range,
+            read: world.store.chunk(chunk).runs,
             runs: world.store.with(chunk, range, to),
             version: world.store.chunk(chunk).version,
             counter: world.host(host).counter,
@@ -246,30 +251,26 @@ impl Plan {
     }
 
     fn arrive(&self, world: &mut World, host: u8) -> Option<()> {
-        let (mut commit, Phase::Sent) = world.host(host).open? else {
-            return None;
-        };
+        let (commit, phase) = world.host(host).open?;
+        let waits = matches!(phase, Phase::Sent | Phase::Overtaken);
+        waits.then_some(())?;
         self.must_wait(world, host)?;
         let store = world.store;
-        let before = store.counter(host) == commit.counter + 1 && commit.epoch == store.epoch;
-        if self.is_accepted(world, host, &commit) {
-            write(world, host, &commit);
-            world.host_mut(host).open = Some((commit, Phase::Won));
-        } else if store.is_forgotten(host) {
+        let before = phase == Phase::Sent
+            && store.counter(host) == commit.counter + 1
+            && commit.epoch == store.epoch;
+        let refused =
+            commit.epoch == store.epoch && store.heal == 0 && store.counter(host) == commit.counter;
+        if store.is_forgotten(host) && !self.has(Planted::IgnoreOwnRecord) {
             world.ready &= !one(host);
             world.host_mut(host).open = None;
+        } else if self.is_accepted(world, host, &commit) {
+            write(world, host, &commit);
+            world.host_mut(host).open = Some((commit, Phase::Won));
         } else if before {
-            // Found by its operation id: sent twice, it happened once. A fence may find that the
-            // give which it was to fence has happened.
-            let own = store.runs(|run| run == Run::Owned(host));
-            if commit.kind == Kind::Keep && commit.range & !own != 0 {
-                commit.kind = Kind::Return;
-            }
+            // Found by its operation id: sent twice, it happened once.
             world.host_mut(host).open = Some((commit, Phase::Won));
         } else {
-            let refused = commit.epoch == store.epoch
-                && store.heal == 0
-                && store.counter(host) == commit.counter;
             let state = world.host_mut(host);
             state.open = None;
             if refused && commit.kind.gives() {
@@ -285,6 +286,12 @@ impl Plan {
         world.host_mut(host).ghost = None;
         if self.is_accepted(world, host, &ghost) {
             write(world, host, &ghost);
+            let open = &mut world.host_mut(host).open;
+            if let Some((commit, phase @ (Phase::Sent | Phase::Unknown))) = open
+                && *commit != ghost
+            {
+                *phase = Phase::Overtaken;
+            }
         }
         Some(())
     }
@@ -304,6 +311,20 @@ impl Plan {
         if self.has(Planted::UnknownIsSuccess) && commit.kind == Kind::Claim {
             state.open = Some((commit, Phase::Won));
         }
+        Some(())
+    }
+
+    /// Sends the commit with the unknown outcome again, after a fresh look: a version says the same as
+    /// before also when the store went back and somebody else has written since.
+    fn resend(&self, world: &mut World, host: u8) -> Option<()> {
+        let (commit, Phase::Unknown) = world.host(host).open? else {
+            return None;
+        };
+        let record = world.store.chunk(commit.chunk);
+        let as_read = record.version == commit.version && record.runs == commit.read;
+        let happened = world.store.counter(host) == commit.counter + 1;
+        let usable = as_read || happened || self.has(Planted::ResendBlindly);
+        world.host_mut(host).open = usable.then_some((commit, Phase::Sent));
         Some(())
     }
 
@@ -433,10 +454,7 @@ impl Plan {
         if self.word == Word::True {
             world.host_mut(host).held = 0;
         }
-        world.forgetting = Some(Forgetting {
-            host,
-            left: one(2) - 1,
-        });
+        world.forgetting = Some(Forgetting { host, left: 0b11 });
         if !self.has(Planted::FreeBeforeTombstone) {
             self.tombstone(world, host);
         }
@@ -521,15 +539,6 @@ fn write(world: &mut World, host: u8, commit: &Commit) {
     count_write(world);
 }
 
-fn resend(world: &mut World, host: u8) -> Option<()> {
-    let state = world.host_mut(host);
-    let (commit, Phase::Unknown) = state.open? else {
-        return None;
-    };
-    state.open = Some((commit, Phase::Sent));
-    Some(())
-}
-
 fn sync(world: &mut World, host: u8) -> Option<()> {
     let state = world.host_mut(host);
     let (commit, Phase::Won) = state.open? else {
@@ -546,6 +555,16 @@ fn sync(world: &mut World, host: u8) -> Option<()> {
         Kind::Keep => state.leaving &= !commit.range,
     }
     catch_up(world, host);
+    Some(())
+}
+
+fn reread(world: &mut World, host: u8) -> Option<()> {
+    let (stored, epoch) = (world.store.counter(host), world.store.epoch);
+    let usable = world.is_ready(host) && !world.store.is_forgotten(host);
+    let state = world.host_mut(host);
+    let ahead = state.open.is_none() && state.epoch == epoch && stored > state.counter;
+    (usable && ahead).then_some(())?;
+    state.counter = stored;
     Some(())
 }
 
@@ -599,12 +618,20 @@ fn roll_back(world: &mut World) -> Option<()> {
     world.store = past.store;
     world.faults.rollbacks -= 1;
     world.history = History::WentBack;
-    world.forgetting = None;
-    for host in &mut world.hosts {
+    // A command that the rollback cut short, or undid in part, is given again.
+    let unfreed = |host: &u8| world.runs(|run| run.names(*host)) != 0;
+    world.forgetting = each(world.store.forgotten)
+        .find(unfreed)
+        .map(|host| Forgetting { host, left: 0b11 });
+    let store = world.store;
+    for (name, host) in (0u8..).zip(&mut world.hosts) {
         host.ghost = None;
-        if let Some((_, phase @ Phase::Sent)) = &mut host.open {
-            *phase = Phase::Unknown;
-        }
+        host.open = host.open.and_then(|(commit, phase)| match phase {
+            // The own record still names the older operation: this one never happened.
+            Phase::Overtaken if store.counter(name) > commit.counter => None,
+            Phase::Won => Some((commit, Phase::Won)),
+            _ => Some((commit, Phase::Unknown)),
+        });
     }
     Some(())
 }

@@ -154,6 +154,7 @@ impl Names {
                 kind => kind,
             },
             range: self.addresses(commit.range),
+            read: self.runs(commit.chunk, commit.read),
             runs: self.runs(commit.chunk, commit.runs),
             ..commit
         }

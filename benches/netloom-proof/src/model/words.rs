@@ -16,6 +16,7 @@ fn sentence(step: Step) -> String {
         Step::Resend(host) => format!("{} sends the same commit again", name(host)),
         Step::GhostArrives(host) => format!("an old commit of {} reaches the store", name(host)),
         Step::Sync(host) => format!("{}'s journal has what the commit did", name(host)),
+        Step::Reread(host) => format!("{} reads that its old commit has happened", name(host)),
         Step::SeeGone { host, range } => {
             let range = addresses(range);
             format!("{} sees that {range} is no longer its own", name(host))

@@ -94,6 +94,8 @@ pub(super) struct Commit {
     pub(super) chunk: u8,
     /// The addresses that change hands.
     pub(super) range: Set,
+    /// The chunk's runs as the sender read them.
+    pub(super) read: [Run; WIDTH],
     /// The chunk's runs as the sender writes them.
     pub(super) runs: [Run; WIDTH],
     /// The version of the chunk that the sender read.
@@ -110,6 +112,9 @@ pub(super) enum Phase {
     Sent,
     /// It happened and the sender was told; the journal does not say so yet.
     Won,
+    /// On its way, but an older commit of the same host has arrived meanwhile: the own record is no
+    /// longer as the sender knows it, and the operation id in it is the older one's.
+    Overtaken,
     /// No answer: it may have happened, may still happen, or never will.
     Unknown,
 }
@@ -251,6 +256,9 @@ impl World {
                 let low = past.map_or(0, |past| past.chunk(commit.chunk).version - version);
                 commit.version = (commit.version - version).max(low.min(0) - 1);
                 commit.counter = (commit.counter - now).max(floor);
+                if commit.version < 0 && past.is_none() {
+                    commit.read = commit.runs;
+                }
                 commit
             };
             state.open = state.open.map(|(commit, phase)| (relative(commit), phase));
