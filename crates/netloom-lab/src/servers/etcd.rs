@@ -66,11 +66,11 @@ impl Program for Etcd {
     }
 
     fn leads(&self, site: &Site, member: usize) -> Result<bool> {
-        let status = call(site, member, "maintenance/status", &json!({}))?;
-        let own = status.pointer("/header/member_id").and_then(Value::as_str);
-        let leader = status.get("leader").and_then(Value::as_str);
-        ensure!(own.is_some(), "etcd names no member: {status}");
-        Ok(own == leader)
+        // The status says it too, but not to everybody where a login is wanted.
+        let metrics = Request::get("/metrics").ok(site.dial(member)?)?;
+        Ok(metrics
+            .lines()
+            .any(|line| line == "etcd_server_is_leader 1"))
     }
 
     fn require_login(&self, site: &Site) -> Result<()> {
@@ -94,19 +94,19 @@ impl Program for Etcd {
             ("auth/user/grant", json!({"user": USER, "role": "keys"})),
             ("auth/enable", json!({})),
         ] {
-            call(site, 0, path, &body)?;
+            call(site, path, &body)?;
         }
         Ok(())
     }
 }
 
 /// Calls a method by etcd's JSON gateway.
-fn call(site: &Site, member: usize, path: &str, body: &Value) -> Result<Value> {
+fn call(site: &Site, path: &str, body: &Value) -> Result<()> {
     let request = Request {
         method: "POST",
         path: &format!("/v3/{path}"),
         header: "",
         body: &body.to_string(),
     };
-    Ok(serde_json::from_str(&request.ok(site.dial(member)?)?)?)
+    request.ok(site.dial(0)?).map(drop)
 }
