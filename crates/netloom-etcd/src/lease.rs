@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::link::{Answer, keys_only};
-use crate::store::{EtcdStore, range};
+use crate::store::{EtcdStore, PAGE_BYTES_MAX, range};
 use async_trait::async_trait;
 use etcd_client::{Client, Error, GetOptions, PutOptions};
 use netloom_core::store::{Key, Liveness, StoreError};
@@ -93,7 +93,8 @@ impl Liveness for EtcdStore {
                 let options = GetOptions::new().with_range(to.as_str()).with_keys_only();
                 let from = from.clone();
                 async move {
-                    let mut found = client.kv_client().get(from, Some(options)).await?;
+                    let mut kv = client.kv_client().max_decoding_message_size(PAGE_BYTES_MAX);
+                    let mut found = kv.get(from, Some(options)).await?;
                     Ok((found.take_header(), found))
                 }
             })

@@ -3,7 +3,7 @@
 //! One connection at a time, to one member; the next member's turn comes when it fails. The
 //! library's own balancer over all members counts a dead one as ready.
 
-use crate::connect::{Connection, connect, fingerprint};
+use crate::connect::{Connection, Fingerprint, connect, fingerprint};
 use crate::failure::Failure;
 use crate::guard::{Age, Guard};
 use crate::known::known_problems;
@@ -244,12 +244,14 @@ impl Link {
     }
 
     /// Takes up changed files with a new connection, and keeps the old one when they are no good.
-    pub(crate) async fn renew_if_files_changed(&self) {
+    /// `refused` remembers which were, so that each is told of once.
+    pub(crate) async fn renew_if_files_changed(&self, refused: &mut Option<Fingerprint>) {
         let Some(old) = self.current().clone() else {
             // The next connection reads them anyway.
             return;
         };
-        if fingerprint(&self.config).await == old.files {
+        let files = fingerprint(&self.config).await;
+        if files == old.files {
             return;
         }
         let renewed = async {
@@ -259,13 +261,15 @@ impl Link {
             let connection = self.checked(endpoint).await?;
             Ok(self.put(connection))
         };
-        match tokio::time::timeout(self.config.timeout, renewed).await {
-            Ok(Ok(_)) => tracing::info!("certificates or password have changed and are in use"),
-            Ok(Err(failure)) => {
-                let failure: Failure = failure;
-                tracing::warn!("changed certificates or password are not in use: {failure:?}");
+        let silence = |_| Err(Failure::NotSent("no answer in time".into()));
+        let renewed = tokio::time::timeout(self.config.timeout, renewed).await;
+        match renewed.unwrap_or_else(silence) {
+            Ok(_) => tracing::info!("certificates or password have changed and are in use"),
+            Err(failure) if refused.as_ref() != Some(&files) => {
+                tracing::warn!("changed certificates or password are not in use yet: {failure:?}");
+                *refused = Some(files);
             }
-            Err(_) => tracing::warn!("changed certificates or password wait for an answer"),
+            Err(_) => {}
         }
     }
 }
@@ -316,10 +320,11 @@ pub(crate) fn look_after_files(link: &Arc<Link>) {
     }
     let link = Arc::downgrade(link);
     tokio::spawn(async move {
+        let mut refused = None;
         loop {
             tokio::time::sleep(FILES_LOOK).await;
             match link.upgrade() {
-                Some(link) => link.renew_if_files_changed().await,
+                Some(link) => link.renew_if_files_changed(&mut refused).await,
                 None => return,
             }
         }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// Rows of one page of a list.
 const PAGE_ROWS: i64 = 256;
 /// A page of the largest values and keys that the contract allows, and room for what etcd adds.
-const PAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
+pub(crate) const PAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
 
 /// The store contract on etcd v3.
 ///

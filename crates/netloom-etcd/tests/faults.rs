@@ -3,7 +3,7 @@
 mod common;
 
 use common::counters::{WRITERS, Workload};
-use common::etcd::{self, Etcd, Setup};
+use common::etcd::{Etcd, single, three};
 use common::proxy::{Mode, Proxy};
 use common::{key, open};
 use netloom_core::RemoteStoreConfig;
@@ -24,9 +24,9 @@ async fn hosts(config: &RemoteStoreConfig) -> Vec<Arc<dyn Store>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn counters_survive_connections_that_break_in_every_way() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let stores = hosts(&etcd::config(&[proxy.port])).await;
+    let stores = hosts(&etcd.config_by(proxy.port)).await;
     let work = Workload::begin(&stores, key("counter")).await;
     let ways = [
         Mode::CutBefore,
@@ -55,13 +55,13 @@ async fn counters_survive_connections_that_break_in_every_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn counters_survive_the_death_of_the_only_server() {
-    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let mut etcd = Etcd::start(&single());
     let stores = hosts(&etcd.config()).await;
     let work = Workload::begin(&stores, key("counter")).await;
     for _ in 0..5 {
         work.goes_on_for(50).await;
         etcd.kill(0);
-        etcd.restart(0).await;
+        etcd.restart(0);
     }
     work.goes_on_for(50).await;
     work.none_was_lost_or_doubled(stores[0].as_ref()).await;
@@ -69,19 +69,19 @@ async fn counters_survive_the_death_of_the_only_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn counters_survive_frozen_and_dying_members() {
-    let mut etcd = Etcd::start(Setup::members(3)).await;
+    let mut etcd = Etcd::start(&three());
     let stores = hosts(&etcd.config()).await;
     let work = Workload::begin(&stores, key("counter")).await;
     for _ in 0..2 {
-        let leader = etcd.leader().await;
+        let leader = etcd.leader();
         etcd.pause(leader);
         work.goes_on_for(50).await;
         etcd.resume(leader);
         work.goes_on_for(50).await;
-        let leader = etcd.leader().await;
+        let leader = etcd.leader();
         etcd.kill(leader);
         work.goes_on_for(50).await;
-        etcd.restart(leader).await;
+        etcd.restart(leader);
         work.goes_on_for(50).await;
     }
     work.none_was_lost_or_doubled(stores[0].as_ref()).await;

@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::etcd::{self, Etcd, Setup};
+use common::etcd::{Etcd, single, three};
 use common::proxy::{Mode, Proxy};
 use common::{key, open, until};
-use netloom_core::RemoteStoreConfig;
 use netloom_core::store::{CommitError, Key, Liveness, Operation, Store, StoreError, Transaction};
+use netloom_core::{Login, RemoteStoreConfig};
 use netloom_types::HostId;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ fn impatient(mut config: RemoteStoreConfig) -> RemoteStoreConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_again() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd::config(&[proxy.port])).await;
+    let store = open(&etcd.config_by(proxy.port)).await;
     let direct = open(&etcd.config()).await;
     let at = key("a");
-    let before = etcd.calls(0, "Txn").await;
+    let before = etcd.calls("Txn").await;
     proxy.set(Mode::Swallow);
     let commit = {
         let (store, create) = (store.clone(), create(&at));
@@ -47,15 +48,15 @@ async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_ag
     );
     // Over a new connection, on which a copy would have gone before it.
     assert!(store.get(&at).await.unwrap().is_some());
-    assert_eq!(etcd.calls(0, "Txn").await, before + 1);
+    assert_eq!(etcd.calls("Txn").await, before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_outcome_when_the_answer_does_not_come_in_time() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&impatient(etcd::config(&[proxy.port]))).await;
-    let before = etcd.calls(0, "Txn").await;
+    let store = open(&impatient(etcd.config_by(proxy.port))).await;
+    let before = etcd.calls("Txn").await;
     proxy.set(Mode::Swallow);
     let outcome = store.commit(create(&key("a"))).await;
     assert!(
@@ -64,15 +65,15 @@ async fn unknown_outcome_when_the_answer_does_not_come_in_time() {
     );
     proxy.set(Mode::Pass);
     assert!(store.get(&key("a")).await.unwrap().is_some());
-    assert_eq!(etcd.calls(0, "Txn").await, before + 1);
+    assert_eq!(etcd.calls("Txn").await, before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_cut_off_is_unknown_and_is_never_sent_later() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd::config(&[proxy.port])).await;
-    let before = etcd.calls(0, "Txn").await;
+    let store = open(&etcd.config_by(proxy.port)).await;
+    let before = etcd.calls("Txn").await;
     proxy.set(Mode::CutBefore);
     let outcome = store.commit(create(&key("a"))).await;
     assert!(
@@ -81,13 +82,13 @@ async fn a_request_that_was_cut_off_is_unknown_and_is_never_sent_later() {
     );
     proxy.set(Mode::Pass);
     assert!(store.get(&key("a")).await.unwrap().is_none());
-    assert_eq!(etcd.calls(0, "Txn").await, before);
+    assert_eq!(etcd.calls("Txn").await, before);
 }
 
 /// What never left the host is not unknown: the caller may do something else instead.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_no_unknown_outcome() {
-    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let mut etcd = Etcd::start(&single());
     let store = open(&impatient(etcd.config())).await;
     etcd.kill(0);
     // The first commit may find a connection that nobody has hung up yet.
@@ -109,7 +110,7 @@ async fn nobody_there_is_no_unknown_outcome() {
     }
     let read = store.get(&key("a")).await;
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    etcd.restart(0).await;
+    etcd.restart(0);
     assert!(store.get(&key("a")).await.unwrap().is_none());
     store.commit(create(&key("a"))).await.unwrap();
 }
@@ -118,13 +119,13 @@ async fn nobody_there_is_no_unknown_outcome() {
 /// and the change goes out once, over a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_that_ended_is_made_anew_before_anything_is_sent() {
-    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let mut etcd = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd::config(&[proxy.port])).await;
-    etcd.restart(0).await;
+    let store = open(&etcd.config_by(proxy.port)).await;
+    etcd.restart(0);
     assert!(store.get(&key("a")).await.unwrap().is_none());
     let made = proxy.connections();
-    etcd.restart(0).await;
+    etcd.restart(0);
     let outcome = store.commit(create(&key("a"))).await;
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(proxy.connections(), made + 1);
@@ -132,7 +133,7 @@ async fn an_idle_connection_that_ended_is_made_anew_before_anything_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_hangs_neither_operations_nor_watches() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let store = open(&impatient(etcd.config())).await;
     let mut watch = store.watch(&key("dir")).await.unwrap();
     etcd.pause(0);
@@ -163,7 +164,7 @@ async fn a_frozen_server_hangs_neither_operations_nor_watches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_member_is_left_for_another() {
-    let etcd = Etcd::start(Setup::members(3)).await;
+    let mut etcd = Etcd::start(&three());
     let mut config = etcd.config();
     // The leader may be among the frozen: an election takes its time.
     config.timeout = Duration::from_secs(20);
@@ -174,15 +175,15 @@ async fn a_frozen_member_is_left_for_another() {
         etcd.pause(member);
         assert!(store.get(&at).await.unwrap().is_some());
         etcd.resume(member);
-        etcd.answers(member).await;
+        etcd.server.await_answer(member).unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn compaction_under_a_watch_breaks_it_loudly() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let far = open(&etcd::config(&[proxy.port])).await;
+    let far = open(&etcd.config_by(proxy.port)).await;
     let near = open(&etcd.config()).await;
     let mut watch = far.watch(&key("dir")).await.unwrap();
     // A listener that is too slow, until the server lets it fall behind.
@@ -203,7 +204,7 @@ async fn compaction_under_a_watch_breaks_it_loudly() {
         writer.await.unwrap();
     }
     let now = i64::try_from(near.mark()).unwrap();
-    let mut client = etcd.client(0).await.unwrap();
+    let mut client = etcd.client(None).await;
     client.compact(now, None).await.unwrap();
     proxy.set(Mode::Pass);
     let broke = loop {
@@ -226,7 +227,7 @@ async fn compaction_under_a_watch_breaks_it_loudly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_dies_with_its_member() {
-    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let mut etcd = Etcd::start(&single());
     let store = open(&etcd.config()).await;
     let mut watch = store.watch(&key("dir")).await.unwrap();
     etcd.kill(0);
@@ -244,13 +245,13 @@ async fn a_watch_dies_with_its_member() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_lease_is_never_used_again() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let store = open(&etcd.config()).await;
     let host = HostId::new("host-a").unwrap();
     assert_eq!(store.alive().await.unwrap(), []);
     store.announce(&host).await.unwrap();
     assert_eq!(store.alive().await.unwrap(), [host.clone()]);
-    let mut client = etcd.client(0).await.unwrap();
+    let mut client = etcd.client(None).await;
     let leases = client.leases().await.unwrap();
     assert_eq!(leases.leases().len(), 1);
     client.lease_revoke(leases.leases()[0].id()).await.unwrap();
@@ -270,30 +271,26 @@ async fn a_dead_lease_is_never_used_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ran_out_is_renewed_with_the_password_of_now() {
-    let dir = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(Setup::members(1)).await;
-    etcd.require_login("root", "first").await;
-    let password_file = dir.path().join("password");
-    std::fs::write(&password_file, "first\n").unwrap();
-    let mut config = etcd.config();
-    config.login = netloom_core::Login::Password {
-        user: "root".into(),
-        password_file: password_file.clone(),
+    let etcd = Etcd::start(&single().login());
+    let config = etcd.config();
+    let Login::Password {
+        user,
+        password_file,
+    } = &config.login
+    else {
+        panic!("the lab has a user for etcd");
     };
     let store = open(&config).await;
     store.commit(create(&key("a"))).await.unwrap();
-    let options = etcd_client::ConnectOptions::new().with_user("root", "first");
-    let url = format!("http://127.0.0.1:{}", etcd.port(0));
-    let mut root = etcd_client::Client::connect([url], Some(options))
-        .await
-        .unwrap();
+    let password = std::fs::read_to_string(password_file).unwrap();
+    let mut root = etcd.client(Some(("root", password.trim()))).await;
     // A change of the password ends all tokens of the user.
-    root.user_change_password("root", "second").await.unwrap();
-    std::fs::write(&password_file, "second").unwrap();
-    let before = etcd.calls(0, "Txn").await;
+    root.user_change_password(user, "second").await.unwrap();
+    std::fs::write(password_file, "second").unwrap();
+    let before = etcd.calls("Txn").await;
     store.commit(create(&key("b"))).await.unwrap();
     assert_eq!(
-        etcd.calls(0, "Txn").await,
+        etcd.calls("Txn").await,
         before + 2,
         "refused once, then done"
     );
@@ -302,12 +299,7 @@ async fn a_token_that_ran_out_is_renewed_with_the_password_of_now() {
     store.commit(create(&key("dir/a"))).await.unwrap();
     watch.changed().await.unwrap();
     // A password that is no longer right is told as such.
-    let options = etcd_client::ConnectOptions::new().with_user("root", "second");
-    let url = format!("http://127.0.0.1:{}", etcd.port(0));
-    let mut root = etcd_client::Client::connect([url], Some(options))
-        .await
-        .unwrap();
-    root.user_change_password("root", "third").await.unwrap();
+    root.user_change_password(user, "third").await.unwrap();
     let outcome = store.commit(create(&key("c"))).await;
     assert!(
         matches!(outcome, Err(CommitError::Denied(_))),
@@ -319,8 +311,7 @@ async fn a_token_that_ran_out_is_renewed_with_the_password_of_now() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_too_large_for_the_server_is_too_large() {
-    let setup = Setup::members(1).with("--max-request-bytes").with("65536");
-    let etcd = Etcd::start(setup).await;
+    let etcd = Etcd::start(&single().setting("--max-request-bytes=65536"));
     let store = open(&etcd.config()).await;
     // Beyond etcd's own limit, and beyond that of its transport.
     for values in [2, 4] {
@@ -338,7 +329,7 @@ async fn a_request_too_large_for_the_server_is_too_large() {
 /// A page of the largest values is larger than what the library takes in one message by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_long_list_of_large_values_comes_in_pages() {
-    let etcd = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
     let store = open(&etcd.config()).await;
     for first in (0..300).step_by(4) {
         let creates = (first..first + 4).map(|n| {
@@ -377,22 +368,20 @@ async fn everything_says_wrong_epoch(store: &Arc<netloom_etcd::EtcdStore>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_put_back_from_a_copy_is_found_out() {
-    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let mut etcd = Etcd::start(&single());
     let store = open(&etcd.config()).await;
     store.commit(create(&key("a"))).await.unwrap();
     let identity = store.identity().await.unwrap();
     etcd.kill(0);
-    let copy = tempfile::tempdir().unwrap();
-    common::copy_dir(&etcd.data(0), copy.path());
-    etcd.restart(0).await;
+    etcd.server.snapshot_data().unwrap();
+    etcd.restart(0);
     for n in 0..10 {
         store.commit(create(&key(&format!("b/{n}")))).await.unwrap();
     }
     let mark = store.mark();
     etcd.kill(0);
-    std::fs::remove_dir_all(etcd.data(0)).unwrap();
-    common::copy_dir(copy.path(), &etcd.data(0));
-    etcd.restart(0).await;
+    etcd.server.restore_data().unwrap();
+    etcd.restart(0);
     everything_says_wrong_epoch(&store).await;
     // What a process sees that was not running meanwhile.
     let later = open(&etcd.config()).await;
@@ -408,14 +397,13 @@ async fn a_store_put_back_from_a_copy_is_found_out() {
 /// Set up again with the same words, etcd gives the same cluster id to an empty store.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_store_is_found_out_even_when_it_has_come_further() {
-    let mut etcd = Etcd::start(Setup::members(1)).await;
+    let mut etcd = Etcd::start(&single());
     let store = open(&etcd.config()).await;
     let identity = store.identity().await.unwrap();
     store.commit(create(&key("a"))).await.unwrap();
-    etcd.kill(0);
-    std::fs::remove_dir_all(etcd.data(0)).unwrap();
-    etcd.restart(0).await;
-    let mut client = etcd.client(0).await.unwrap();
+    etcd.server.wipe().unwrap();
+    etcd.restart(0);
+    let mut client = etcd.client(None).await;
     for n in 0..20 {
         client
             .put("somebody/else", n.to_string(), None)
@@ -429,65 +417,72 @@ async fn an_emptied_store_is_found_out_even_when_it_has_come_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_at_the_same_address_is_found_out() {
-    let etcd = Etcd::start(Setup::members(1)).await;
-    let other = Etcd::start(Setup::members(1)).await;
+    let etcd = Etcd::start(&single());
+    let other = Etcd::start(&single());
     let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd::config(&[proxy.port])).await;
+    let store = open(&etcd.config_by(proxy.port)).await;
     store.commit(create(&key("a"))).await.unwrap();
     proxy.lead_to(other.port(0));
     everything_says_wrong_epoch(&store).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn certificates_are_read_anew_for_every_connection() {
-    let dir = tempfile::tempdir().unwrap();
-    let (first, second) = (dir.path().join("1"), dir.path().join("2"));
-    std::fs::create_dir_all(&first).unwrap();
-    std::fs::create_dir_all(&second).unwrap();
-    let (old, new) = (common::certs::all(&first), common::certs::all(&second));
-    let mut setup = Setup::members(1);
-    setup.tls = Some(old.clone());
-    let mut etcd = Etcd::start(setup).await;
-    let config = etcd.config();
-    let store = open(&config).await;
-    store.commit(create(&key("a"))).await.unwrap();
-    // The server gets another authority's certificate and trusts only that one from now on.
-    etcd.setup().tls = Some(new.clone());
-    etcd.restart(0).await;
-    let refused = store.get(&key("a")).await;
-    assert!(
-        matches!(refused, Err(StoreError::Unavailable(_))),
-        "{refused:?}"
-    );
-    for (from, to) in [
-        (&new.ca, &old.ca),
-        (&new.client.cert, &old.client.cert),
-        (&new.client.key, &old.client.key),
-    ] {
-        std::fs::copy(from, to).unwrap();
+/// A server with certificates behind a proxy, and the client's files as copies that a test may
+/// change.
+async fn with_certificates(dir: &Path) -> (Etcd, Proxy, RemoteStoreConfig) {
+    let etcd = Etcd::start(&single().tls());
+    let proxy = Proxy::before(etcd.port(0)).await;
+    let mut config = etcd.config_by(proxy.port);
+    let identity = config.tls.identity.as_mut().unwrap();
+    for (n, file) in [
+        config.tls.ca.as_mut().unwrap(),
+        &mut identity.cert,
+        &mut identity.key,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let copy = dir.join(n.to_string());
+        std::fs::copy(&*file, &copy).unwrap();
+        *file = copy;
     }
-    assert!(store.get(&key("a")).await.unwrap().is_some());
+    (etcd, proxy, config)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_certificate_is_taken_up_while_the_connection_lives() {
+async fn certificates_are_read_anew_for_every_connection() {
     let dir = tempfile::tempdir().unwrap();
-    let certs = common::certs::all(dir.path());
-    let mut setup = Setup::members(1);
-    setup.tls = Some(certs.clone());
-    let etcd = Etcd::start(setup).await;
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let mut config = etcd.config();
-    config.url.endpoints[0].port = proxy.port;
+    let (_etcd, proxy, config) = with_certificates(dir.path()).await;
+    let store = open(&config).await;
+    store.commit(create(&key("a"))).await.unwrap();
+    let ca = config.tls.ca.as_ref().unwrap();
+    let good = std::fs::read(ca).unwrap();
+    // A certificate, but not that of the server's authority.
+    std::fs::copy(&config.tls.identity.as_ref().unwrap().cert, ca).unwrap();
+    proxy.cut();
+    until("the connection has ended", || async {
+        let read = store.get(&key("a")).await;
+        matches!(read, Err(StoreError::Unavailable(_)))
+    })
+    .await;
+    let outcome = store.commit(create(&key("b"))).await;
+    assert!(
+        matches!(outcome, Err(CommitError::Unavailable(_))),
+        "{outcome:?}"
+    );
+    std::fs::write(ca, good).unwrap();
+    assert!(store.get(&key("a")).await.unwrap().is_some());
+    assert!(store.get(&key("b")).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_certificates_are_taken_up_while_the_connection_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_etcd, proxy, config) = with_certificates(dir.path()).await;
     let store = open(&config).await;
     store.commit(create(&key("a"))).await.unwrap();
     let made = proxy.connections();
-    for (from, to) in [
-        (&certs.server.cert, &certs.client.cert),
-        (&certs.server.key, &certs.client.key),
-    ] {
-        std::fs::copy(from, to).unwrap();
-    }
+    let cert = &config.tls.identity.as_ref().unwrap().cert;
+    std::fs::write(cert, std::fs::read(cert).unwrap()).unwrap();
     until("a new connection is made", || async {
         assert!(store.get(&key("a")).await.unwrap().is_some());
         proxy.connections() > made

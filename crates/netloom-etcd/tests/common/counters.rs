@@ -157,7 +157,6 @@ impl Workload {
         }
         wanted.total = wanted.by.iter().sum();
         let (counter, _) = read(store, &self.key).await;
-        println!("{:?}", self.met);
-        assert_eq!(counter, wanted);
+        assert_eq!(counter, wanted, "after {:?}", self.met);
     }
 }

@@ -9,7 +9,6 @@
     reason = "tests start servers, wait by the wall clock, and stop at any error; each uses a part"
 )]
 
-pub mod certs;
 pub mod counters;
 pub mod etcd;
 pub mod proxy;
@@ -19,7 +18,6 @@ use netloom_core::{Ids, RemoteStoreConfig, SystemClock};
 use netloom_etcd::EtcdStore;
 use netloom_store::PrefixStore;
 use netloom_store::conformance::{Limits, Suite};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -61,18 +59,4 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut()
     };
     let asked = tokio::time::timeout(Duration::from_secs(60), asking).await;
     assert!(asked.is_ok(), "never: {what}");
-}
-
-/// Copies a folder with all that is in it.
-pub fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }

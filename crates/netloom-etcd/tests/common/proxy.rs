@@ -155,9 +155,11 @@ async fn carry(
 }
 
 async fn trickle(to: &mut OwnedWriteHalf, bytes: &[u8], size: usize) -> std::io::Result<()> {
-    for part in bytes.chunks(size) {
-        to.write_all(part).await?;
+    let (first, rest) = bytes.split_at(bytes.len().min(size));
+    to.write_all(first).await?;
+    for part in rest.chunks(size) {
         tokio::time::sleep(Duration::from_millis(1)).await;
+        to.write_all(part).await?;
     }
     Ok(())
 }
