@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Counters, Ensemble, Single, suite};
+use common::{Counters, single, suite, three};
 use netloom_store::conformance::Suite;
 
 async fn keeps_the_contract(suite: Suite) {
@@ -13,22 +13,22 @@ async fn keeps_the_contract(suite: Suite) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_server_keeps_the_contract() {
-    let server = Single::start().await;
-    keeps_the_contract(suite(server.config(), "a")).await;
-    keeps_the_contract(suite(server.config(), "b").with_seed(4711)).await;
+    let server = single();
+    keeps_the_contract(suite(server.url(), "a")).await;
+    keeps_the_contract(suite(server.url(), "b").with_seed(4711)).await;
 }
 
 /// Every operation of a case goes to another server than the one before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_servers_keep_the_contract_and_lose_no_count_when_the_leader_dies() {
-    let mut servers = Ensemble::three().await;
-    let config = servers.config();
+    let mut servers = three();
+    let config = servers.url();
     keeps_the_contract(suite(config.clone(), "before")).await;
 
     let counters = Counters::start(&config, 100).await;
-    let leader = servers.leader().await;
+    let leader = servers.leader().unwrap();
     counters.progress(20).await;
-    servers.kill(leader);
+    servers.kill(leader).unwrap();
     counters.progress(20).await;
     assert!(
         counters.is_busy(),
@@ -36,7 +36,6 @@ async fn three_servers_keep_the_contract_and_lose_no_count_when_the_leader_dies(
     );
     counters.settle().await;
 
-    servers.restart(leader);
-    servers.until_answering(leader).await;
+    servers.restart(leader).unwrap();
     keeps_the_contract(suite(config, "after")).await;
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Ensemble, Single, create, key, only, open, raw, until};
+use common::{create, key, only, open, raw, single, three, until};
 use netloom_core::store::{CommitError, Key, Liveness, Operation, Store, StoreError, Transaction};
 use netloom_types::HostId;
 use netloom_zookeeper::ZooKeeperStore;
@@ -12,22 +12,22 @@ use netloom_zookeeper::ZooKeeperStore;
 /// whose followers have gone on with another one would hand out what it last knew.
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_is_answered_by_a_leader_without_followers_and_a_read_is_not() {
-    let servers = Ensemble::three().await;
-    let leader = servers.leader().await;
-    let config = only(&servers.config(), leader);
+    let servers = three();
+    let leader = servers.leader().unwrap();
+    let config = only(&servers.url(), leader);
     let (store, client) = (open(&config).await, raw(&config).await);
     let at = key("a");
     create(&store, &at, b"x").await;
     let followers: Vec<_> = (0..3).filter(|member| *member != leader).collect();
     for follower in &followers {
-        servers.pause(*follower);
+        servers.pause(*follower).unwrap();
     }
     client.sync("/a").await.expect("the trap is not there");
     client.get_data("/a").await.expect("the trap is not there");
     let read = store.get(&at).await;
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     for follower in followers {
-        servers.resume(follower);
+        servers.resume(follower).unwrap();
     }
     until("reads work again", || async {
         store.get(&at).await.is_ok()
@@ -37,21 +37,21 @@ async fn sync_is_answered_by_a_leader_without_followers_and_a_read_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_expires_is_followed_by_another_one() {
-    let server = Single::start().await;
-    let store = open(&server.config()).await;
+    let server = single();
+    let store = open(&server.url()).await;
     let host: HostId = "host-a".parse().unwrap();
     store.announce(&host).await.unwrap();
     let directory = key("dir");
     create(&store, &key("dir/a"), b"").await;
     let mut watch = store.watch(&directory).await.unwrap();
-    server.0.pause(0);
+    server.pause(0).unwrap();
     // Frozen for longer than the session lives: the watch must not keep silent about it.
     let broken = async { while watch.changed().await.is_ok() {} };
     let broken = tokio::time::timeout(std::time::Duration::from_secs(60), broken).await;
     assert!(broken.is_ok(), "the watch of a dead session says nothing");
     let read = store.get(&key("dir/a")).await;
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    server.0.resume(0);
+    server.resume(0).unwrap();
 
     until("reads work again", || async {
         store.get(&key("dir/a")).await.is_ok()
@@ -67,10 +67,10 @@ async fn a_session_that_expires_is_followed_by_another_one() {
 /// A change is handed over only while there is a connection: what is refused never happens later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_was_unavailable_never_happens() {
-    let mut server = Single::start().await;
-    let store = open(&server.config()).await;
+    let mut server = single();
+    let store = open(&server.url()).await;
     create(&store, &key("d/before"), b"").await;
-    server.0.kill(0);
+    server.kill(0).unwrap();
     let mut refused = Vec::new();
     for n in 0..10 {
         let at = key(&format!("d/{n}"));
@@ -86,7 +86,7 @@ async fn a_change_that_was_unavailable_never_happens() {
         }
     }
     assert_eq!(refused.len(), 2);
-    server.0.restart(0);
+    server.restart(0).unwrap();
     until("the store is back", || async {
         store.get(&key("d/before")).await.is_ok()
     })
@@ -103,16 +103,14 @@ async fn is_another_epoch(store: &ZooKeeperStore, at: &Key) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_store_is_another_one() {
-    let mut server = Single::start().await;
-    let config = server.config();
+    let mut server = single();
+    let config = server.url();
     let store = open(&config).await;
     let at = key("a");
     create(&store, &at, b"x").await;
     let before = store.identity().await.unwrap();
-    server.0.kill(0);
-    std::fs::remove_dir_all(server.0.data(0)).unwrap();
-    std::fs::create_dir(server.0.data(0)).unwrap();
-    server.0.restart(0);
+    server.wipe().unwrap();
+    server.start_all().unwrap();
     until("it is noticed", || is_another_epoch(&store, &at)).await;
     let change = store
         .commit(Transaction::new([Operation::Create(key("b"), vec![])]))
@@ -129,16 +127,15 @@ async fn an_emptied_store_is_another_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_put_back_from_a_copy_is_noticed() {
-    let mut server = Single::start().await;
-    let config = server.config();
+    let mut server = single();
+    let config = server.url();
     let store = open(&config).await;
     let at = key("a");
     let mut version = create(&store, &at, b"0").await;
     let identity = store.identity().await.unwrap();
-    server.0.kill(0);
-    let copy = server.0.dir().join("copy");
-    copy_files(&server.0.data(0), &copy);
-    server.0.restart(0);
+    server.stop_all().unwrap();
+    server.snapshot_data().unwrap();
+    server.start_all().unwrap();
     until("the store is back", || async {
         store.get(&at).await.is_ok()
     })
@@ -147,10 +144,9 @@ async fn a_store_that_is_put_back_from_a_copy_is_noticed() {
         version = common::update(&store, &at, &[n], &version).await;
     }
     let mark = store.mark();
-    server.0.kill(0);
-    std::fs::remove_dir_all(server.0.data(0)).unwrap();
-    copy_files(&copy, &server.0.data(0));
-    server.0.restart(0);
+    server.stop_all().unwrap();
+    server.restore_data().unwrap();
+    server.start_all().unwrap();
     until("it is noticed", || is_another_epoch(&store, &at)).await;
     // A run that begins now sees the same store with a mark behind the one that was seen.
     let anew = open(&config).await;
@@ -158,26 +154,13 @@ async fn a_store_that_is_put_back_from_a_copy_is_noticed() {
     assert!(anew.mark() < mark);
 }
 
-fn copy_files(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_files(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_are_alive_as_long_as_their_sessions() {
-    let server = Single::start().await;
+    let server = single();
     let hosts: Vec<HostId> = ["host-a", "host-b"]
         .map(|host| host.parse().unwrap())
         .into();
-    let (here, there) = (open(&server.config()).await, open(&server.config()).await);
+    let (here, there) = (open(&server.url()).await, open(&server.url()).await);
     assert!(here.alive().await.unwrap().is_empty());
     for _ in 0..2 {
         here.announce(&hosts[0]).await.unwrap();
@@ -185,11 +168,11 @@ async fn hosts_are_alive_as_long_as_their_sessions() {
     }
     assert_eq!(here.alive().await.unwrap(), hosts);
     // A host that restarts at once takes over what its last session left.
-    let again = open(&server.config()).await;
+    let again = open(&server.url()).await;
     again.announce(&hosts[1]).await.unwrap();
     drop(there);
     until("the old session is closed", || async {
-        raw(&server.config())
+        raw(&server.url())
             .await
             .check_stat("/netloom/@alive/host-b")
             .await

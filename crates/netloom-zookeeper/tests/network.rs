@@ -3,15 +3,15 @@
 
 mod common;
 
-use common::{Counters, Mode, Proxy, Single, create, key, open, suite, until};
+use common::{Counters, Mode, Proxy, create, key, open, single, suite, until};
 use netloom_core::store::{CommitError, Operation, Store, StoreError, Transaction};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn slow_networks_keep_the_contract() {
-    let server = Single::start().await;
-    let proxy = Proxy::start(&server.config().url.endpoints[0]).await;
-    let config = proxy.config(&server.config());
+    let server = single();
+    let proxy = Proxy::start(&server.url().url.endpoints[0]).await;
+    let config = proxy.config(&server.url());
     for (mode, directory) in [
         (Mode::Delay(Duration::from_millis(1)), "delay"),
         (Mode::Trickle(1024), "trickle"),
@@ -26,9 +26,9 @@ async fn slow_networks_keep_the_contract() {
 /// outcome would be called a conflict.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_cut_off_from_its_answer_is_unknown_and_not_sent_again() {
-    let server = Single::start().await;
-    let proxy = Proxy::start(&server.config().url.endpoints[0]).await;
-    let store = open(&proxy.config(&server.config())).await;
+    let server = single();
+    let proxy = Proxy::start(&server.url().url.endpoints[0]).await;
+    let store = open(&proxy.config(&server.url())).await;
     let at = key("a");
     let mut version = create(&store, &at, b"0").await;
     for (mode, happens) in [(Mode::CutAfter, true), (Mode::CutBefore, false)] {
@@ -54,9 +54,9 @@ async fn a_change_cut_off_from_its_answer_is_unknown_and_not_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn counts_are_neither_lost_nor_doubled_while_connections_are_cut() {
     const CUTS: u32 = 40;
-    let server = Single::start().await;
-    let proxy = Proxy::start(&server.config().url.endpoints[0]).await;
-    let counters = Counters::start(&proxy.config(&server.config()), 60).await;
+    let server = single();
+    let proxy = Proxy::start(&server.url().url.endpoints[0]).await;
+    let counters = Counters::start(&proxy.config(&server.url()), 60).await;
     for cut in 1..=CUTS {
         let mode = if cut % 2 == 0 {
             Mode::CutAfter
@@ -74,9 +74,9 @@ async fn counts_are_neither_lost_nor_doubled_while_connections_are_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_swallows_everything_ends_every_wait() {
-    let server = Single::start().await;
-    let proxy = Proxy::start(&server.config().url.endpoints[0]).await;
-    let store = open(&proxy.config(&server.config())).await;
+    let server = single();
+    let proxy = Proxy::start(&server.url().url.endpoints[0]).await;
+    let store = open(&proxy.config(&server.url())).await;
     let at = key("d/a");
     let version = create(&store, &at, b"x").await;
     proxy.set(Mode::BlackHole);

@@ -3,20 +3,17 @@
 #![allow(clippy::indexing_slicing, reason = "a test may stop at any error")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at any error")]
 
-mod certs;
 mod counting;
 mod proxy;
-mod servers;
 mod turns;
 
-pub(crate) use certs::Certs;
 pub(crate) use counting::Counters;
 pub(crate) use proxy::{Mode, Proxy};
-pub(crate) use servers::{Ensemble, Options, Single};
 
 use netloom_core::store::{Committed, Key, Operation, Store, Transaction, Version};
 use netloom_core::store::{KEY_BYTES_MAX, TRANSACTION_OPS_MAX};
-use netloom_core::{RemoteStoreConfig, StoreTransport};
+use netloom_core::{RemoteStoreConfig, StoreKind, StoreTransport};
+use netloom_lab::servers::{Shape, StoreServer};
 use netloom_store::PrefixStore;
 use netloom_store::conformance::{Limits, Suite};
 use netloom_zookeeper::ZooKeeperStore;
@@ -25,6 +22,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use zookeeper_client::Client;
+
+/// One server.
+pub(crate) fn single() -> StoreServer {
+    StoreServer::start(StoreKind::ZooKeeper, Shape::Single).unwrap()
+}
+
+/// Three servers that are one store.
+pub(crate) fn three() -> StoreServer {
+    StoreServer::start(StoreKind::ZooKeeper, Shape::Three).unwrap()
+}
 
 pub(crate) fn key(text: &str) -> Key {
     Key::new(text).unwrap()
