@@ -277,6 +277,7 @@ impl Subject for Addresses {
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .enable_time()
         .build()?)
 }
 
