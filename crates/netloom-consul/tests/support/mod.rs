@@ -6,6 +6,9 @@
     reason = "test code outside of test functions"
 )]
 
+pub(crate) mod counters;
+pub(crate) mod servers;
+
 use netloom_consul::ConsulStore;
 use netloom_core::store::{Key, Operation, Transaction, Version};
 use netloom_core::{Login, RemoteStoreConfig, StoreUrl};

@@ -1,0 +1,90 @@
+//! The contract over a network that is slow, and the outcomes over one that is cut.
+
+mod support;
+
+use netloom_core::store::{CommitError, Store, StoreError};
+use netloom_lab::proxy::Mode;
+use netloom_lab::servers::Shape;
+use std::sync::Arc;
+use std::time::Duration;
+use support::counters::count;
+use support::servers::{consul, keeps_the_contract, proxied, shared, start};
+use support::{create, key};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept_over_a_slow_network() {
+    let servers = start(&consul(Shape::Single));
+    let proxy = proxied(&servers).await;
+    let mut config = servers.url_by(&[proxy.address()]);
+    // The suite takes no "unavailable" for an answer.
+    config.timeout = Duration::from_secs(60);
+    let store = shared(&config).await;
+    for mode in [
+        Mode::Delay {
+            least: Duration::from_millis(1),
+            jitter: Duration::from_millis(2),
+        },
+        Mode::Trickle(2 << 20),
+    ] {
+        proxy.set(mode);
+        keeps_the_contract(Arc::clone(&store)).await;
+    }
+    let faults = proxy.faults();
+    assert!(faults.delayed > 0 && faults.trickled > 0, "{faults:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_connections_lose_and_double_no_increment() {
+    let servers = start(&consul(Shape::Single));
+    let proxy = proxied(&servers).await;
+    let store = shared(&servers.url_by(&[proxy.address()])).await;
+    let writers = count(store, key("counter"), 100, Arc::default());
+    let cutting = async {
+        loop {
+            for mode in [Mode::CutAfter, Mode::CutBefore] {
+                proxy.once(mode);
+                while proxy.mode() != Mode::Pass {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = writers => {}
+        () = cutting => {}
+    }
+    let faults = proxy.faults();
+    assert!(
+        faults.cut_before > 10 && faults.cut_after > 10,
+        "{faults:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outcome_after_a_cut_connection_is_unknown() {
+    let servers = start(&consul(Shape::Single));
+    let proxy = proxied(&servers).await;
+    let mut config = servers.url_by(&[proxy.address()]);
+    config.timeout = Duration::from_secs(1);
+    let (store, direct) = (shared(&config).await, shared(&servers.url()).await);
+    for (mode, name, happened) in [
+        (Mode::CutAfter, "after", true),
+        (Mode::CutBefore, "before", false),
+        (Mode::HalfOpen, "half-open", true),
+        (Mode::BlackHole, "black-hole", false),
+    ] {
+        proxy.set(Mode::Pass);
+        store.get(&key("warm")).await.unwrap();
+        proxy.set(mode);
+        let outcome = store.commit(create(name)).await;
+        assert!(
+            matches!(outcome, Err(CommitError::Unknown(_))),
+            "{name}: {outcome:?}"
+        );
+        let row = direct.get(&key(name)).await.unwrap();
+        assert_eq!(row.is_some(), happened, "{name}");
+    }
+    proxy.set(Mode::Refuse);
+    let read = store.get(&key("warm")).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+}
