@@ -83,6 +83,9 @@ pub struct Seams {
     pub disk: Arc<dyn Disk>,
     /// Where pools live.
     pub store: Arc<dyn Store>,
+    /// Where this host keeps what it saw of that store, to start from while it is away; none for a
+    /// store that is always there.
+    pub mirror: Option<Arc<dyn Store>>,
     /// What the host's own routes occupy.
     pub routes: Arc<dyn HostRoutes>,
     /// Time.

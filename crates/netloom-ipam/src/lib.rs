@@ -41,6 +41,7 @@
 //!     let seams = Seams {
 //!         disk: Arc::new(DirDisk::open(directory)?),
 //!         store,
+//!         mirror: None,
 //!         routes: Arc::new(NoRoutes),
 //!         clock: clock.clone(),
 //!         ids: clock,
@@ -122,5 +123,6 @@ mod sightings;
 mod space;
 mod table;
 
+pub use cluster::cluster_init;
 pub use config::{ClusterConfig, HostRoutes, IpamConfig, NoRoutes, Seams, Sharing};
 pub use manager::AddressManager;

@@ -1,7 +1,7 @@
 //! The address manager: the traits' methods, each a short story of memory, store and journal.
 
 use crate::book::{Book, Refusal, Wish, not_journalled, unknown_reference};
-use crate::cluster::Member;
+use crate::cluster::{Member, Mirror};
 use crate::config::{HostRoutes, IpamConfig, Sharing};
 use crate::infrastructure::Want;
 use crate::journal::{Disk, Ticket};
@@ -36,6 +36,9 @@ pub struct AddressManager {
     pub(crate) changes: tokio::sync::Mutex<()>,
     pub(crate) gates: Gates,
     pub(crate) member: Arc<Member>,
+    pub(crate) mirror: Mirror,
+    /// One try at a time to take part in the store.
+    pub(crate) joining: tokio::sync::Mutex<()>,
     pub(crate) book: Arc<Mutex<Book>>,
     pub(crate) sightings: Mutex<Sightings>,
     /// Names of networks by subnet, as far as the runtime told them, for error texts.

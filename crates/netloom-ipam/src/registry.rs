@@ -84,14 +84,23 @@ impl Registry {
     }
 
     pub(crate) async fn pools(&self, space: AddressSpace) -> Result<Vec<StoredPool>, IpamError> {
-        let listed = self.store.list(&self.keys.pools(space)).await;
+        self.pools_in(&*self.store, space).await
+    }
+
+    /// The pools that a store holds: this one, or the mirror of it.
+    pub(crate) async fn pools_in(
+        &self,
+        store: &dyn Store,
+        space: AddressSpace,
+    ) -> Result<Vec<StoredPool>, IpamError> {
+        let listed = store.list(&self.keys.pools(space)).await;
         let mut pools = Vec::new();
         for (key, value) in listed.map_err(unreadable)? {
             let subnet =
                 Keys::subnet_of(&key).ok_or_else(|| damaged(&key, "does not name a subnet"))?;
             let pool = decode::<PoolRecord>(&key, &value.value, value.version)?;
             let key = PoolKey { space, subnet };
-            let references = self.references(key).await?;
+            let references = self.references(store, key).await?;
             pools.push(StoredPool {
                 key,
                 pool,
@@ -109,15 +118,16 @@ impl Registry {
         Ok(Some(StoredPool {
             key,
             pool: decode(&name, &value.value, value.version)?,
-            references: self.references(key).await?,
+            references: self.references(&*self.store, key).await?,
         }))
     }
 
     async fn references(
         &self,
+        store: &dyn Store,
         key: PoolKey,
     ) -> Result<BTreeMap<u64, Stored<ReferenceRecord>>, IpamError> {
-        let listed = self.store.list(&self.keys.references(key)).await;
+        let listed = store.list(&self.keys.references(key)).await;
         let mut references = BTreeMap::new();
         for (name, value) in listed.map_err(unreadable)? {
             let nonce =

@@ -103,6 +103,18 @@ impl Keys {
         fixed("status")
     }
 
+    pub(crate) fn all_pools() -> Key {
+        fixed("pools")
+    }
+
+    pub(crate) fn all_references() -> Key {
+        fixed("references")
+    }
+
+    pub(crate) fn all_chunks() -> Key {
+        fixed("chunks")
+    }
+
     pub(crate) fn host(&self) -> Key {
         self.known(&format!("hosts/{}", self.host))
     }
@@ -189,6 +201,16 @@ impl Keys {
     pub(crate) fn wanted_subnet(key: &Key) -> Option<Subnet> {
         let (head, _) = key.as_str().rsplit_once('/')?;
         Self::subnet_of(&Key::new(head).ok()?)
+    }
+
+    /// Another host's record.
+    pub(crate) fn host_key(host: &str) -> Option<Key> {
+        Key::new(format!("hosts/{}", escape(host))).ok()
+    }
+
+    /// Another host's status.
+    pub(crate) fn status_key(host: &str) -> Option<Key> {
+        Key::new(format!("status/{}", escape(host))).ok()
     }
 
     /// The host that the last part of its record's key names.

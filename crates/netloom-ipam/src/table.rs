@@ -58,6 +58,12 @@ impl Table {
         self.pools.iter().find(found).map(|(number, _)| *number)
     }
 
+    /// The latest life of a pool that is known here.
+    pub(crate) fn newest(&self, key: PoolKey) -> Option<u64> {
+        let lives = self.pools.values().filter(|ledger| ledger.key == key);
+        lives.map(|ledger| ledger.generation).max()
+    }
+
     /// Takes an event in. One that cannot follow what came before shows that the journal is
     /// damaged, or that whoever made it decided on another state.
     pub(crate) fn apply(&mut self, event: Event) -> Result<Effect, String> {

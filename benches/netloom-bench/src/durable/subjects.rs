@@ -215,6 +215,7 @@ async fn open_manager(directory: &Path) -> anyhow::Result<(AddressManager, PoolI
     let seams = Seams {
         disk: Arc::new(DirDisk::open(&directory.join("journal"))?),
         store: Arc::new(EmbeddedStore::open(directory.join("store.redb"))?),
+        mirror: None,
         routes: Arc::new(NoRoutes),
         clock: Arc::clone(&clock) as _,
         ids: clock,

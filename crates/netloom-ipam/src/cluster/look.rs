@@ -133,7 +133,7 @@ impl Member {
         let mut hosts = BTreeMap::new();
         for (key, row) in listed.map_err(unreadable)? {
             let record = HostRecord::decode(&row.value).map_err(|why| damaged(&key, &why))?;
-            let host = Keys::host_of(&key).ok_or_else(|| damaged(&key, "does not name a host"))?;
+            let host = Keys::host_in(&key).ok_or_else(|| damaged(&key, "does not name a host"))?;
             hosts.insert(host, record);
         }
         Ok(hosts)
@@ -220,8 +220,8 @@ impl Member {
             state.memory.epoch = number;
             state.memory.store = look.store;
             state.standing = standing_of(self.alone, &waiting);
+            self.let_hand_out(true);
             state.joined = Some(Joined {
-                epoch: number,
                 epoch_version: epoch.version,
                 heal,
                 waiting,
@@ -268,7 +268,6 @@ impl Member {
             self.take_in(&mut state, now);
         }
         self.went_through(Stored { record, version });
-        self.let_hand_out(true);
         Ok(())
     }
 

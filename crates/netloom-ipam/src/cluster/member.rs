@@ -73,7 +73,6 @@ pub(super) struct State {
 /// The store as this host joined it.
 #[derive(Debug, Clone)]
 pub(super) struct Joined {
-    pub(super) epoch: u64,
     pub(super) epoch_version: Version,
     /// None: there is no record of who is waited for.
     pub(super) heal: Option<Version>,
@@ -132,8 +131,19 @@ impl Member {
     /// From now on, what it learns goes into this book's journal.
     pub(crate) fn keep_in(&self, book: &Arc<Mutex<Book>>) {
         let _ = self.book.set(Arc::clone(book));
-        let memory = self.state().memory.clone();
-        self.journal(memory);
+        self.note_memory();
+    }
+
+    /// Notes what it remembers of the store, if that is news to the journal.
+    pub(crate) fn note_memory(&self) {
+        let memory = self.memory();
+        let known = self.book.get().is_some_and(|book| {
+            let book = book.lock().unwrap_or_else(PoisonError::into_inner);
+            book.table.host == memory
+        });
+        if !known {
+            self.journal(memory);
+        }
     }
 
     pub(crate) fn host(&self) -> &HostId {
@@ -147,6 +157,20 @@ impl Member {
     /// A new text for the `operation` field of the records of one change.
     pub(crate) fn operation(&self) -> String {
         self.ids.operation().as_str().to_owned()
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What it remembers of the store.
+    pub(crate) fn memory(&self) -> Memory {
+        self.state().memory.clone()
+    }
+
+    /// Whether the store took this start.
+    pub(crate) fn has_started(&self) -> bool {
+        self.state().me.starts.is_some()
     }
 
     /// Rule 9: whether new addresses may be handed out now.

@@ -1,11 +1,21 @@
 //! The hosts that share a store: who takes part, in which epoch, and what happens when the store
 //! lost its past. docs/address-protocol.md is the rule.
 
+mod forget;
+mod heal;
+mod init;
 mod judge;
 mod look;
 mod member;
 mod memory;
+mod mirror;
 mod open;
+mod status;
+mod tend;
+mod view;
+
+pub use init::cluster_init;
 
 pub(crate) use member::{Member, RangeError};
 pub(crate) use memory::Memory;
+pub(crate) use mirror::Mirror;

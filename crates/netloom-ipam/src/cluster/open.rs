@@ -2,13 +2,19 @@
 
 use super::look::{Meeting, Past};
 use super::member::{Founding, Member};
+use super::mirror::Mirror;
 use crate::book::{Book, Habit, not_journalled};
 use crate::config::{IpamConfig, Seams, Sharing};
 use crate::journal::{Journal, JournalError};
 use crate::manager::AddressManager;
 use crate::ranges::Gates;
-use crate::registry::Registry;
-use crate::table::Table;
+use crate::records::{
+    GatewayHold, PoolRecord, PoolState, ReferenceRecord, ReferenceState, VERSION,
+};
+use crate::registry::{Registry, Stored, StoredPool};
+use crate::space::PoolKey;
+use crate::table::{Ledger, Table};
+use netloom_core::store::{Store, Version};
 use netloom_core::{AddressSpace, Clock, IpamError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -23,11 +29,7 @@ impl AddressManager {
         netloom_alloc::SubnetPool::new(config.default_pools.iter().copied())
             .map_err(|e| IpamError::Invalid(e.to_string()))?;
         let (journal, table) = open_journal(&config, &seams)?;
-        let past = if table.pools.is_empty() {
-            Past::Blank
-        } else {
-            Past::Pools
-        };
+        let past = past_of(&table);
         let machine = match &config.sharing {
             Sharing::Alone => None,
             Sharing::Cluster(cluster) => Some(cluster.machine.clone()),
@@ -43,20 +45,32 @@ impl AddressManager {
         })?);
         let boot = config.boot.clone();
         let registry = Registry::new(Arc::clone(&member), Arc::clone(&seams.store), boot)?;
-        match member.meet(past, &BTreeSet::new()).await? {
-            Meeting::Joined | Meeting::Assert => {}
-        }
-        let book = read_book(journal, table, &registry, &config, &seams.clock).await?;
+        let mirror = Mirror::new(seams.mirror.clone());
+        let met = member.meet(past, &mirror.members().await?).await;
+        let pools = first_pools(&registry, &mirror, &table, &met).await?;
+        let asserts = match met {
+            Ok(meeting) => meeting == Meeting::Assert,
+            Err(error) if member.is_alone() => return Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the store is not joined: this host goes on with what it has"
+                );
+                false
+            }
+        };
+        let book = make_book(journal, table, &pools, &config, &seams.clock)?;
         let book = Arc::new(Mutex::new(book));
         member.keep_in(&book);
         let Seams {
             disk,
             store: _,
+            mirror: _,
             routes,
             clock,
             ids,
         } = seams;
-        Ok(Self {
+        let manager = Self {
             config,
             disk,
             routes,
@@ -64,12 +78,46 @@ impl AddressManager {
             ids,
             registry,
             member,
+            mirror,
+            joining: tokio::sync::Mutex::default(),
             changes: tokio::sync::Mutex::default(),
             gates: Gates::default(),
             book,
             sightings: Mutex::default(),
             names: Mutex::new(BTreeMap::new()),
-        })
+        };
+        if asserts && let Err(error) = manager.assert_all().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what this host owns could not be written again yet"
+            );
+        }
+        Ok(manager)
+    }
+
+    /// What the journal holds: pools in it show that this host was enlisted before.
+    pub(crate) fn past(&self) -> Past {
+        past_of(&self.book().table)
+    }
+
+    /// Hosts that are to be waited for if the store lost its past.
+    pub(crate) async fn remembered(&self) -> Result<BTreeSet<String>, IpamError> {
+        let mut members = self.mirror.members().await?;
+        members.extend(self.member.hosts().iter().map(|h| h.as_str().to_owned()));
+        Ok(members)
+    }
+
+    /// Brings all pools in line with the store, and the mirror too.
+    pub(crate) async fn follow_all(&self) -> Result<(), IpamError> {
+        let pools = all_pools(&self.registry, &*self.registry.store).await?;
+        for stored in &pools {
+            let mut book = self.book();
+            let known = book.table.newest(stored.key);
+            if known <= Some(stored.pool.record.generation) {
+                book.follow(stored)?;
+            }
+        }
+        self.mirror.keep_pools(&self.registry.keys, &pools).await
     }
 
     /// Once the disk was full, what the memory holds is ahead of the journal: start over from what
@@ -93,7 +141,13 @@ impl AddressManager {
             );
             let (journal, table) = opened.map_err(unopened)?;
             let (config, clock) = (&self.config, &self.clock);
-            let book = read_book(journal, table, &self.registry, config, clock).await?;
+            let stored = all_pools(&self.registry, &*self.registry.store).await;
+            let pools = match stored {
+                Ok(stored) => newer(stored, kept(&self.registry, &self.mirror, &table).await?),
+                Err(error) if self.member.is_alone() => return Err(error),
+                Err(_) => kept(&self.registry, &self.mirror, &table).await?,
+            };
+            let book = make_book(journal, table, &pools, config, clock)?;
             *self.book() = book;
         }
         Ok(())
@@ -105,20 +159,112 @@ fn open_journal(config: &IpamConfig, seams: &Seams) -> Result<(Journal, Table), 
     Journal::open::<Table>(disk, Arc::clone(&seams.ids), config.journal).map_err(unopened)
 }
 
-async fn read_book(
+fn past_of(table: &Table) -> Past {
+    if table.pools.is_empty() {
+        Past::Blank
+    } else {
+        Past::Pools
+    }
+}
+
+/// The pools to begin with: the store's, and, where that is not to be had or behind, what this
+/// host kept of it.
+async fn first_pools(
+    registry: &Registry,
+    mirror: &Mirror,
+    table: &Table,
+    met: &Result<Meeting, IpamError>,
+) -> Result<Vec<StoredPool>, IpamError> {
+    let kept = kept(registry, mirror, table).await?;
+    if met.is_err() {
+        return Ok(kept);
+    }
+    match all_pools(registry, &*registry.store).await {
+        Ok(stored) => Ok(newer(stored, kept)),
+        Err(error) if mirror.store().is_none() => Err(error),
+        Err(_) => Ok(kept),
+    }
+}
+
+async fn all_pools(registry: &Registry, store: &dyn Store) -> Result<Vec<StoredPool>, IpamError> {
+    let mut pools = registry.pools_in(store, AddressSpace::Local).await?;
+    pools.extend(registry.pools_in(store, AddressSpace::Global).await?);
+    Ok(pools)
+}
+
+/// What this host kept of the store's pools; those that only its journal knows are made up from
+/// what that holds.
+async fn kept(
+    registry: &Registry,
+    mirror: &Mirror,
+    table: &Table,
+) -> Result<Vec<StoredPool>, IpamError> {
+    let mirrored = match mirror.store() {
+        None => Vec::new(),
+        Some(store) => all_pools(registry, &**store).await?,
+    };
+    let journalled = table.pools.values().map(|ledger| made_up(registry, ledger));
+    Ok(newer(mirrored, journalled.collect()))
+}
+
+/// Of each pool the later life; of the same one, the first list's word.
+fn newer(first: Vec<StoredPool>, second: Vec<StoredPool>) -> Vec<StoredPool> {
+    let mut pools: BTreeMap<PoolKey, StoredPool> = BTreeMap::new();
+    for pool in first.into_iter().chain(second) {
+        let known = pools.get(&pool.key).map(|p| p.pool.record.generation);
+        if known < Some(pool.pool.record.generation) {
+            pools.insert(pool.key, pool);
+        }
+    }
+    pools.into_values().collect()
+}
+
+fn made_up(registry: &Registry, ledger: &Ledger) -> StoredPool {
+    let version = Version::from_bytes([]);
+    let nonces: BTreeSet<u64> = ledger.slots.values().map(|slot| slot.reference).collect();
+    let reference = |nonce| {
+        let record = ReferenceRecord {
+            version: VERSION,
+            operation: String::new(),
+            host: registry.host().to_owned(),
+            state: ReferenceState::Used,
+            identity: None,
+            range: None,
+            gateway: GatewayHold::None,
+            auxiliary: Vec::new(),
+            granted: 0,
+        };
+        let version = version.clone();
+        (nonce, Stored { record, version })
+    };
+    StoredPool {
+        key: ledger.key,
+        pool: Stored {
+            record: PoolRecord {
+                version: VERSION,
+                operation: String::new(),
+                generation: ledger.generation,
+                state: PoolState::Active,
+                gateway: None,
+            },
+            version: version.clone(),
+        },
+        references: nonces.into_iter().map(reference).collect(),
+    }
+}
+
+fn make_book(
     journal: Journal,
     table: Table,
-    registry: &Registry,
+    pools: &[StoredPool],
     config: &IpamConfig,
     clock: &Arc<dyn Clock>,
 ) -> Result<Book, IpamError> {
-    let mut stored = registry.pools(AddressSpace::Local).await?;
-    stored.extend(registry.pools(AddressSpace::Global).await?);
     let habit = match config.sharing {
         Sharing::Alone => Habit::ClaimFirst,
         Sharing::Cluster(_) => Habit::ReuseFirst,
     };
-    Book::new(journal, table, &stored, Arc::clone(clock), habit)
+    Book::new(journal, table, pools, Arc::clone(clock), habit)
 }
 
 fn unopened(error: JournalError) -> IpamError {

@@ -144,6 +144,7 @@ impl Host {
         Seams {
             disk: Arc::new(self.disk.clone()),
             store: Arc::new(self.store.clone()),
+            mirror: None,
             routes: Arc::clone(&self.routes) as _,
             clock: Arc::clone(&self.clock) as _,
             ids: Arc::clone(&self.ids) as _,

@@ -1,0 +1,368 @@
+//! Writing again what this host knows, after the store lost its past.
+
+use super::member::{Fence, RangeError};
+use crate::chunk::{Holder, Span};
+use crate::event::Event;
+use crate::manager::AddressManager;
+use crate::pools::contended;
+use crate::ranges::held::{Part, Range};
+use crate::ranges::{StoredChunk, chunk_of, part_of, span_in};
+use crate::records::{
+    HOST_VERSION, HealRecord, HostRecord, HostState, PoolRecord, PoolState, Record,
+    ReferenceRecord, VERSION,
+};
+use crate::registry::{CONFLICTS_MAX, StoredPool, write};
+use crate::space::{Keys, PoolKey, Reference};
+use netloom_core::store::Operation;
+use netloom_core::{IpamError, crash_point};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What this host knows of one pool.
+#[derive(Debug, Clone)]
+struct Known {
+    number: u32,
+    generation: u64,
+    gateway: Option<IpAddr>,
+    /// This host's own.
+    references: BTreeMap<u64, ReferenceRecord>,
+    /// Gateway and auxiliary addresses, by index.
+    infrastructure: BTreeSet<u128>,
+    ranges: Vec<Range>,
+}
+
+impl AddressManager {
+    /// Says again who was forgotten, which pools there are, and which ranges this host owns; then
+    /// that it did. Each step may be done again.
+    pub(crate) async fn assert_all(&self) -> Result<(), IpamError> {
+        let _one_at_a_time = self.changes.lock().await;
+        for (host, state) in self.mirror.hosts().await? {
+            if state == HostState::Forgotten {
+                self.bury(&host).await?;
+            }
+        }
+        let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
+        for pool in pools {
+            let Some(known) = self.known(pool) else {
+                continue;
+            };
+            crash_point!("ipam.heal.before_pool");
+            self.assert_pool(pool, &known).await?;
+            self.assert_ranges(pool, &known).await?;
+        }
+        crash_point!("ipam.heal.before_leave");
+        self.leave_heal(self.member.host().as_str()).await?;
+        tracing::info!("this host wrote again what it owns");
+        drop(_one_at_a_time);
+        self.follow_all().await
+    }
+
+    /// What the journal and the memory hold of a pool; none if nothing of it is this host's.
+    fn known(&self, pool: PoolKey) -> Option<Known> {
+        let me = self.member.host().as_str();
+        let book = self.book();
+        let live = book.pools.get(&pool)?;
+        let ledger = book.table.pools.get(&live.number)?;
+        let own = live.references.iter().filter(|(_, r)| r.host == me);
+        let references: BTreeMap<_, _> = own.map(|(n, r)| (*n, r.clone())).collect();
+        let ranges: Vec<Range> = ledger.held.iter().collect();
+        if references.is_empty() && ranges.is_empty() {
+            return None;
+        }
+        let auxiliary = references.values().flat_map(|r| r.auxiliary.iter());
+        let held = auxiliary.chain(&live.gateway);
+        Some(Known {
+            number: live.number,
+            generation: ledger.generation,
+            gateway: live.gateway,
+            infrastructure: held.filter_map(|ip| pool.subnet.index_of(*ip)).collect(),
+            references,
+            ranges,
+        })
+    }
+
+    /// Writes the pool's record and this host's references to it, as far as they are missing.
+    async fn assert_pool(&self, pool: PoolKey, known: &Known) -> Result<(), IpamError> {
+        for _ in 0..CONFLICTS_MAX {
+            let stored = self.registry.pool(pool).await?;
+            let operation = self.member.operation();
+            let operations = self.missing(pool, known, stored.as_ref(), &operation);
+            let more = operations.len() > OPERATIONS_MAX;
+            let some: Vec<_> = operations.into_iter().take(OPERATIONS_MAX).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            match self.heal_commit(&operation, some).await {
+                Ok(()) if more => {}
+                Ok(()) => return Ok(()),
+                Err(RangeError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(contended())
+    }
+
+    fn missing(
+        &self,
+        pool: PoolKey,
+        known: &Known,
+        stored: Option<&StoredPool>,
+        operation: &str,
+    ) -> Vec<Operation> {
+        let keys = &self.registry.keys;
+        let mut operations = Vec::new();
+        if let Some(record) = asserted(known, stored, operation) {
+            let before = stored.map(|stored| stored.pool.version.clone());
+            operations.push(write(keys.pool(pool), &record, before));
+        }
+        let later = stored.is_some_and(|s| s.pool.record.generation > known.generation);
+        if later {
+            return operations;
+        }
+        for (nonce, record) in &known.references {
+            let there = stored.is_some_and(|stored| stored.references.contains_key(nonce));
+            if !there {
+                let nonce = *nonce;
+                let key = keys.reference(Reference { pool, nonce });
+                let record = ReferenceRecord {
+                    version: VERSION,
+                    operation: operation.to_owned(),
+                    ..record.clone()
+                };
+                operations.push(write(key, &record, None));
+            }
+        }
+        operations
+    }
+
+    /// Writes this host's ranges of a pool as runs with new generations, and the pool's own
+    /// addresses.
+    async fn assert_ranges(&self, pool: PoolKey, known: &Known) -> Result<(), IpamError> {
+        let ranges = known.ranges.iter().map(|range| range.part.first);
+        let all = ranges.chain(known.infrastructure.iter().copied());
+        let chunks: BTreeSet<u128> = all.map(chunk_of).collect();
+        for number in chunks {
+            self.assert_chunk(pool, known, number).await?;
+        }
+        Ok(())
+    }
+
+    async fn assert_chunk(
+        &self,
+        pool: PoolKey,
+        known: &Known,
+        number: u128,
+    ) -> Result<(), IpamError> {
+        let gate = self.gates.of(pool);
+        let _hands = gate.hands.lock().await;
+        for _ in 0..CONFLICTS_MAX {
+            let before = self.registry.chunk(pool, known.generation, number).await?;
+            let mut stored = before.clone();
+            let lost = self.assert_into(known, &mut stored);
+            let operation = self.member.operation();
+            let write = self
+                .registry
+                .write_chunk(&stored, known.generation, &operation);
+            crash_point!("ipam.heal.before_chunk");
+            match self.heal_commit(&operation, vec![write]).await {
+                Ok(()) => return self.note_asserted(pool, known, &stored, &lost),
+                Err(RangeError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(contended())
+    }
+
+    /// Gives what is somebody else's by now.
+    fn assert_into(&self, known: &Known, stored: &mut StoredChunk) -> Vec<Part> {
+        let me: Arc<str> = self.member.host().as_str().into();
+        let mut lost = Vec::new();
+        for range in &known.ranges {
+            let Some(span) = span_in(range.part, stored.number) else {
+                continue;
+            };
+            for run in stored.chunk.assert(span, &me, range.generation) {
+                let part = part_of(run.span, stored.number);
+                tracing::error!(
+                    pool = %stored.pool.subnet,
+                    first = %part.first,
+                    last = %part.last,
+                    holder = ?run.holder,
+                    "the store lost its past, and addresses of this host have another holder"
+                );
+                lost.push(part);
+            }
+        }
+        for index in &known.infrastructure {
+            if let Some(Span { first, .. }) = span_in(Part::one(*index), stored.number)
+                && stored
+                    .chunk
+                    .at(first)
+                    .is_some_and(|run| run.holder != Holder::Pool)
+                && stored.chunk.hold(first, &me).is_err()
+            {
+                tracing::error!(
+                    pool = %stored.pool.subnet,
+                    index = %index,
+                    "the store lost its past, and a gateway or auxiliary address has a holder"
+                );
+            }
+        }
+        lost
+    }
+
+    /// The journal gets the new generations. What is somebody else's is not handed out any more;
+    /// of it, what is in use here stays in use, and the audit names it.
+    fn note_asserted(
+        &self,
+        pool: PoolKey,
+        known: &Known,
+        stored: &StoredChunk,
+        lost: &[Part],
+    ) -> Result<(), IpamError> {
+        let me = self.member.host().as_str();
+        let number = known.number;
+        let mut book = self.book();
+        if book.pools.get(&pool).map(|live| live.number) != Some(number) {
+            return Err(contended());
+        }
+        for part in lost {
+            for index in part.first..=part.last {
+                let part = Part::one(index);
+                let ledger = book.table.pools.get(&number);
+                if ledger.is_some_and(|ledger| !ledger.occupied_in(part)) {
+                    drop(book.note(Event::RangeLeaving { pool: number, part }));
+                    drop(book.note(Event::RangeLeft { pool: number, part })?);
+                }
+            }
+        }
+        for run in stored.chunk.of(me) {
+            let whole = part_of(run.span, stored.number);
+            let held: Vec<Part> = book
+                .table
+                .pools
+                .get(&number)
+                .into_iter()
+                .flat_map(|ledger| ledger.held.within(whole))
+                .map(|range| range.part)
+                .collect();
+            for part in held {
+                drop(book.note(Event::RangeKept {
+                    pool: number,
+                    part,
+                    generation: run.generation,
+                })?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A host that was forgotten in the time that the store lost stays forgotten.
+    async fn bury(&self, host: &str) -> Result<(), IpamError> {
+        let Some(key) = Keys::host_key(host) else {
+            return Ok(());
+        };
+        for _ in 0..CONFLICTS_MAX {
+            let before = self.registry.read::<HostRecord>(&key).await?;
+            let known = before.as_ref().map(|known| known.record.clone());
+            if let Some(record) = &known
+                && record.state == HostState::Forgotten
+            {
+                return self.leave_heal(host).await;
+            }
+            let operation = self.member.operation();
+            let record = HostRecord {
+                operation: operation.clone(),
+                state: HostState::Forgotten,
+                ..known.unwrap_or_else(|| unknown_host(host))
+            };
+            let write = write(key.clone(), &record, before.map(|known| known.version));
+            match self.heal_commit(&operation, vec![write]).await {
+                Ok(()) | Err(RangeError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(contended())
+    }
+
+    /// A host is not waited for any more.
+    pub(super) async fn leave_heal(&self, host: &str) -> Result<(), IpamError> {
+        for _ in 0..CONFLICTS_MAX {
+            let Some(heal) = self.registry.read::<HealRecord>(&Keys::heal()).await? else {
+                return Ok(());
+            };
+            let operation = self.member.operation();
+            let mut record = HealRecord {
+                operation: operation.clone(),
+                ..heal.record
+            };
+            if !record.waiting.iter().any(|waiting| waiting == host) {
+                break;
+            }
+            record.waiting.retain(|waiting| waiting != host);
+            let write = Operation::Update(Keys::heal(), record.encode(), heal.version);
+            match self.heal_commit(&operation, vec![write]).await {
+                Ok(()) => break,
+                Err(RangeError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let look = self.member.glance().await?;
+        self.member.settle(look);
+        Ok(())
+    }
+
+    pub(super) async fn heal_commit(
+        &self,
+        operation: &str,
+        operations: Vec<Operation>,
+    ) -> Result<(), RangeError> {
+        self.member
+            .commit_behind(Fence::Epoch, operation, operations)
+            .await
+    }
+}
+
+/// The pool's record to be, if the store's is behind what this host knows.
+fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Option<PoolRecord> {
+    let mine = PoolRecord {
+        version: VERSION,
+        operation: operation.to_owned(),
+        generation: known.generation,
+        state: PoolState::Active,
+        gateway: known.gateway,
+    };
+    let Some(stored) = stored else {
+        return Some(mine);
+    };
+    let there = &stored.pool.record;
+    if there.generation > known.generation {
+        return None;
+    }
+    if there.generation < known.generation || there.state == PoolState::Released {
+        return Some(mine);
+    }
+    if there.gateway.is_none() && known.gateway.is_some() {
+        return Some(mine);
+    }
+    None
+}
+
+/// A host of which nothing is left but its name.
+pub(super) fn unknown_host(host: &str) -> HostRecord {
+    HostRecord {
+        version: HOST_VERSION,
+        operation: String::new(),
+        state: HostState::Member,
+        host: host.to_owned(),
+        boot: String::new(),
+        machine: String::new(),
+        journal: String::new(),
+        starts: 0,
+        counter: 0,
+    }
+}
+
+/// Of one commit, beside its fences.
+const OPERATIONS_MAX: usize = 11;

@@ -1,0 +1,121 @@
+//! What this host saw last of the store, kept in a store of its own: to start from while the other
+//! one is away, and to remember who is to be waited for. Nothing is handed out because of it.
+
+use super::heal::unknown_host;
+use crate::records::{HostRecord, HostState, Record};
+use crate::registry::{StoredPool, damaged, unreadable};
+use crate::space::{Keys, Reference};
+use netloom_core::IpamError;
+use netloom_core::store::{Key, Operation, Store, TRANSACTION_OPS_MAX, Transaction, Versioned};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The mirror, if there is one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mirror {
+    store: Option<Arc<dyn Store>>,
+}
+
+impl Mirror {
+    pub(crate) fn new(store: Option<Arc<dyn Store>>) -> Self {
+        Self { store }
+    }
+
+    pub(crate) fn store(&self) -> Option<&Arc<dyn Store>> {
+        self.store.as_ref()
+    }
+
+    /// Hosts that this one knew, and whether they were forgotten.
+    pub(crate) async fn hosts(&self) -> Result<BTreeMap<String, HostState>, IpamError> {
+        let mut hosts = BTreeMap::new();
+        for (key, row) in self.list(&Keys::hosts()).await? {
+            let record = HostRecord::decode(&row.value).map_err(|why| damaged(&key, &why))?;
+            let host = Keys::host_in(&key).ok_or_else(|| damaged(&key, "does not name a host"))?;
+            hosts.insert(host, record.state);
+        }
+        Ok(hosts)
+    }
+
+    /// Hosts that would be waited for.
+    pub(crate) async fn members(&self) -> Result<BTreeSet<String>, IpamError> {
+        let hosts = self.hosts().await?.into_iter();
+        let members = hosts.filter(|(_, state)| *state == HostState::Member);
+        Ok(members.map(|(host, _)| host).collect())
+    }
+
+    /// Keeps who is on record; how far each came changes too often to be kept.
+    pub(crate) async fn keep_hosts(
+        &self,
+        hosts: &BTreeMap<String, HostRecord>,
+    ) -> Result<(), IpamError> {
+        let mut rows = BTreeMap::new();
+        for (host, record) in hosts {
+            let record = HostRecord {
+                state: record.state,
+                ..unknown_host(host)
+            };
+            if let Some(key) = Keys::host_key(host) {
+                rows.insert(key, record.encode());
+            }
+        }
+        self.keep(&Keys::hosts(), rows).await
+    }
+
+    /// Keeps the pools that concern this host.
+    pub(crate) async fn keep_pools(
+        &self,
+        keys: &Keys,
+        pools: &[StoredPool],
+    ) -> Result<(), IpamError> {
+        let (mut records, mut references) = (BTreeMap::new(), BTreeMap::new());
+        for stored in pools {
+            let pool = stored.key;
+            records.insert(keys.pool(pool), stored.pool.record.encode());
+            for (nonce, reference) in &stored.references {
+                let nonce = *nonce;
+                let key = keys.reference(Reference { pool, nonce });
+                references.insert(key, reference.record.encode());
+            }
+        }
+        self.keep(&Keys::all_pools(), records).await?;
+        self.keep(&Keys::all_references(), references).await
+    }
+
+    /// Makes everything below `directory` equal to these rows.
+    pub(crate) async fn keep(
+        &self,
+        directory: &Key,
+        mut rows: BTreeMap<Key, Vec<u8>>,
+    ) -> Result<(), IpamError> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let mut changes = Vec::new();
+        for (key, known) in self.list(directory).await? {
+            match rows.remove(&key) {
+                Some(value) if value == known.value => {}
+                Some(value) => changes.push(Operation::Update(key, value, known.version)),
+                None => changes.push(Operation::Delete(key, known.version)),
+            }
+        }
+        changes.extend(
+            rows.into_iter()
+                .map(|(key, value)| Operation::Create(key, value)),
+        );
+        for some in changes.chunks(TRANSACTION_OPS_MAX) {
+            let outcome = store.commit(Transaction::new(some.to_vec())).await;
+            outcome.map_err(|error| IpamError::Unavailable {
+                what: "what was seen of the store could not be kept on this host".to_owned(),
+                source: Some(error.into()),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, directory: &Key) -> Result<Vec<(Key, Versioned)>, IpamError> {
+        match &self.store {
+            None => Ok(Vec::new()),
+            Some(store) => store.list(directory).await.map_err(unreadable),
+        }
+    }
+}

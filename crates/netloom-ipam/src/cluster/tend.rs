@@ -1,0 +1,144 @@
+//! The background: being heard, looking at the store, joining it again, answering other hosts.
+
+use super::judge::Verdict;
+use crate::config::Sharing;
+use crate::manager::AddressManager;
+use crate::records::ShareRecord;
+use netloom_core::store::Key;
+use netloom_core::{IpamError, Standing};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+impl AddressManager {
+    /// What goes on in the background for as long as this host shares the store with others; ends
+    /// at once when it does not.
+    ///
+    /// All of it is driven by the store's watches and by tokio's clock.
+    pub async fn tend(self: Arc<Self>) {
+        let Sharing::Cluster(cluster) = &self.config.sharing else {
+            return;
+        };
+        let keys = self.registry.keys.clone();
+        tokio::join!(
+            self.beat_for_ever(cluster.status_every),
+            self.keep_for_ever(cluster.status_every),
+            self.hear_for_ever(keys.wants()),
+            self.hear_for_ever(keys.answers(self.member.host().as_str(), None)),
+        );
+    }
+
+    async fn beat_for_ever(&self, shortest: Duration) {
+        let mut wide_at = Instant::now();
+        loop {
+            let wide = Instant::now() >= wide_at;
+            let in_order = self.beat(wide).await;
+            let pause = self.member.status_pause(shortest);
+            if wide {
+                wide_at = Instant::now() + pause * WIDE_EVERY;
+            }
+            let pause = match in_order {
+                Ok(()) => pause,
+                Err(error) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "the store is not joined"
+                    );
+                    pause.min(AGAIN)
+                }
+            };
+            // Whoever meets a store that is not as it was joined calls for a look at once.
+            drop(timeout(pause, self.member.astray.notified()).await);
+        }
+    }
+
+    /// Looks at the store, joins it again if need be, and says that this host lives.
+    async fn beat(&self, wide: bool) -> Result<(), IpamError> {
+        if let Standing::Stopped { .. } = self.member.standing() {
+            return self.rejoin().await;
+        }
+        let deadline = Instant::now() + BEAT_TIME;
+        let look = self.member.look(wide, deadline).await?;
+        let hosts = wide.then(|| look.hosts.clone());
+        let started = self.member.has_started();
+        match self.member.settle(look) {
+            Verdict::Join if started => {}
+            _ => self.rejoin().await?,
+        }
+        if let Some(hosts) = hosts {
+            self.mirror.keep_hosts(&hosts).await?;
+            self.member.listen(Instant::now() + BEAT_TIME).await?;
+            self.follow_all().await?;
+        }
+        self.member.note_memory();
+        self.member.tell(self.clock.now(), self.shares()).await;
+        Ok(())
+    }
+
+    async fn keep_for_ever(&self, every: Duration) {
+        loop {
+            sleep(every).await;
+            if !self.member.has_started() {
+                continue;
+            }
+            if let Err(error) = self.keep().await {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "ranges wait for the store"
+                );
+            }
+        }
+    }
+
+    async fn hear_for_ever(&self, directory: Key) {
+        loop {
+            let opened = timeout(BEAT_TIME, self.registry.store.watch(&directory)).await;
+            if let Ok(Ok(mut watch)) = opened {
+                // What happened before the watch was there shows now.
+                self.hear().await;
+                while watch.changed().await.is_ok() {
+                    self.hear().await;
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn hear(&self) {
+        if let Err(error) = self.on_change().await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "other hosts wait for the store"
+            );
+        }
+    }
+
+    /// What this host has of each pool, for its status.
+    fn shares(&self) -> Vec<ShareRecord> {
+        let narrow = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+        let book = self.book();
+        let mut shares = Vec::new();
+        for (key, live) in &book.pools {
+            if let Some(ledger) = book.table.pools.get(&live.number)
+                && shares.len() < SHARES_MAX
+                && !ledger.held.is_empty()
+            {
+                shares.push(ShareRecord {
+                    subnet: key.subnet,
+                    owned: narrow(ledger.held.owned()),
+                    free: narrow(ledger.free()),
+                });
+            }
+        }
+        shares
+    }
+}
+
+/// One look at the store.
+const BEAT_TIME: Duration = Duration::from_secs(3);
+/// Before another try at a store that is away.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So many words of a host to one look at all hosts.
+const WIDE_EVERY: u32 = 4;
+/// Pools of one status: it must stay far below the store's 64 KiB.
+const SHARES_MAX: usize = 256;
