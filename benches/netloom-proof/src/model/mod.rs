@@ -13,6 +13,7 @@ mod world;
 
 use std::time::Duration;
 
+use netloom_core::{Clock, SystemClock};
 use serde::Serialize;
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
@@ -31,6 +32,8 @@ pub struct ModelReport {
     pub steps: usize,
     /// Steps of the longest of all shortest histories.
     pub depth: usize,
+    /// How long it took.
+    pub seconds: u64,
     /// Whether every reachable state was seen.
     pub complete: bool,
     /// The invariants that were checked in every state.
@@ -64,6 +67,7 @@ pub struct Effort {
 #[must_use]
 pub fn run(plan: Plan, effort: Effort) -> ModelReport {
     let properties = properties::of(&plan);
+    let clock = SystemClock::new();
     let checker = Walk { plan: plan.clone() }
         .checker()
         .threads(effort.threads)
@@ -71,6 +75,7 @@ pub fn run(plan: Plan, effort: Effort) -> ModelReport {
         .finish_when(HasDiscoveries::AnyOf(properties::harm()))
         .spawn_bfs()
         .join();
+    let took = clock.monotonic();
     let discoveries = checker.discoveries();
     let named = |expectation: Expectation| {
         let of = properties
@@ -89,7 +94,8 @@ pub fn run(plan: Plan, effort: Effort) -> ModelReport {
         states: checker.unique_state_count(),
         steps: checker.state_count(),
         depth: checker.max_depth(),
-        complete: violations.is_empty() && checker.is_done(),
+        seconds: took.as_secs(),
+        complete: violations.is_empty() && took < effort.limit,
         invariants: named(Expectation::Always).collect(),
         never_met: named(Expectation::Sometimes)
             .filter(|name| !discoveries.contains_key(name))

@@ -196,18 +196,6 @@ impl Plan {
 
     /// Every host runs, every address is nobody's.
     pub(super) fn start(&self) -> World {
-        let nobody = Host {
-            owned: 0,
-            leaving: 0,
-            busy: 0,
-            counter: 0,
-            epoch: 0,
-            open: None,
-            early_owned: 0,
-            early_busy: 0,
-            held: 0,
-            ghost: None,
-        };
         let chunk = Chunk {
             version: 0,
             runs: [Run::Nobody; WIDTH],
@@ -222,7 +210,7 @@ impl Plan {
                 counters: [0; HOSTS],
                 chunks: [chunk; CHUNKS],
             },
-            hosts: [nobody; HOSTS],
+            hosts: [Host::NEW; HOSTS],
             ready: self.all_hosts(),
             asserted: 0,
             gone: absent,

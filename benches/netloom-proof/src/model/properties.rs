@@ -89,12 +89,11 @@ fn possible(plan: &Plan) -> Vec<Property<Walk>> {
     ];
     if plan.forgets > 0 {
         properties.push(Property::sometimes(
-            "what a forgotten host had is used again",
+            "all addresses are in use after a host was forgotten",
             |walk: &Walk, world: &World| {
-                each(walk.plan.all_hosts() & world.store.forgotten).any(|host| {
-                    let others = others(&walk.plan, world, host, |other| world.host(other).held);
-                    world.host(host).owned & others != 0
-                })
+                let gone = walk.plan.all_hosts() & world.store.forgotten & world.gone;
+                let held = union(world, |host| world.host(host).held);
+                gone != 0 && held == walk.plan.all_addresses()
             },
         ));
     }

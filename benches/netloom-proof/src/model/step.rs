@@ -2,8 +2,8 @@
 
 use super::plan::{Plan, Planted, Promise, Word};
 use super::world::{
-    CHUNKS, Commit, Forgetting, History, Kind, Late, Past, Phase, Run, Set, World, each, one, span,
-    subsets,
+    CHUNKS, Commit, Forgetting, History, Host, Kind, Late, Past, Phase, Run, Set, World, each, one,
+    span, subsets,
 };
 
 /// One step of one host, of the network, of the store or of the operator.
@@ -162,7 +162,11 @@ impl Plan {
         };
         happened?;
         next.settle(self.late());
+        // A copy is as good when it is made just before the first write that it lacks: what happens
+        // between the two, away from the store, may as well have happened before.
+        let idle = |world: &World| world.past.is_some_and(|past| past.writes == 0);
         let in_bounds = next.past.is_none_or(|past| past.writes <= self.lost_writes);
+        let in_bounds = in_bounds && !(idle(world) && idle(&next));
         (in_bounds && next != *world).then_some(next)
     }
 
@@ -464,6 +468,11 @@ impl Plan {
     fn tombstone(&self, world: &mut World, host: u8) {
         if self.word == Word::True {
             world.gone |= one(host);
+            // What its journal said matters to nobody any more.
+            if !self.has(Planted::HandOutBeforeStart) {
+                let ghost = world.host(host).ghost;
+                *world.host_mut(host) = Host { ghost, ..Host::NEW };
+            }
         }
         world.store.forgotten |= one(host);
         world.store.heal &= !one(host);

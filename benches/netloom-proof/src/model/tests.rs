@@ -1,13 +1,15 @@
 use super::*;
 
-const EFFORT: Effort = Effort {
-    threads: 2,
-    limit: Duration::from_secs(600),
-};
+fn effort() -> Effort {
+    Effort {
+        threads: 2,
+        limit: Duration::from_secs(std::env::var("LIMIT").map_or(600, |v| v.parse().unwrap())),
+    }
+}
 
 #[test]
 fn the_smoke_walk_holds() {
-    let report = run(Plan::smoke(), EFFORT);
+    let report = run(Plan::smoke(), effort());
     println!(
         "{} states, {} steps, depth {}",
         report.states, report.steps, report.depth
@@ -23,7 +25,7 @@ fn the_smoke_walk_holds() {
 #[test]
 fn every_planted_bug_is_found() {
     for planted in Planted::ALL {
-        let report = run(Plan::with(planted), EFFORT);
+        let report = run(Plan::with(planted), effort());
         let found: Vec<&str> = report.violations.iter().map(|v| v.property).collect();
         let length = report.violations.iter().map(|v| v.history.len()).min();
         println!(
@@ -54,7 +56,7 @@ fn measure() {
         word: if n("W") == 1 { Word::False } else { Word::True },
         ..smoke
     };
-    let report = run(plan, EFFORT);
+    let report = run(plan, effort());
     println!(
         "{} states, {} steps, depth {} complete {}",
         report.states, report.steps, report.depth, report.complete

@@ -247,10 +247,16 @@ impl World {
     pub(super) fn settle(&mut self, late: Late) {
         let store = self.store;
         let past = self.past.map(|past| past.store);
+        let running = self.ready;
+        let ready = |host| running & one(host) != 0;
         for (host, state) in (0u8..).zip(&mut self.hosts) {
             let now = store.counter(host);
             let floor = past.map_or(0, |past| past.counter(host) - now).min(0) - 1;
             state.counter = (state.counter - now).max(floor);
+            if past.is_none() && !ready(host) {
+                // It takes what the store says when it starts.
+                state.counter = state.counter.max(0);
+            }
             let relative = |mut commit: Commit| {
                 let version = store.chunk(commit.chunk).version;
                 let low = past.map_or(0, |past| past.chunk(commit.chunk).version - version);
@@ -288,6 +294,22 @@ impl World {
     pub(super) fn runs(&self, is: impl Fn(Run) -> bool) -> Set {
         self.store.runs(is)
     }
+}
+
+impl Host {
+    /// A host that owns nothing and has asked for nothing.
+    pub(super) const NEW: Self = Self {
+        owned: 0,
+        leaving: 0,
+        busy: 0,
+        counter: 0,
+        epoch: 0,
+        open: None,
+        early_owned: 0,
+        early_busy: 0,
+        held: 0,
+        ghost: None,
+    };
 }
 
 impl Kind {
