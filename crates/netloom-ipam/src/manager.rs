@@ -11,7 +11,8 @@ use crate::sightings::Sightings;
 use crate::space::Reference;
 use async_trait::async_trait;
 use netloom_core::{
-    AddressRequest, Clock, Ids, Ipam, IpamError, PoolGrant, PoolRequest, Purpose, crash_point,
+    AddressRequest, AddressSpace, Clock, Ids, Ipam, IpamError, PoolGrant, PoolRequest, Purpose,
+    crash_point,
 };
 use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
 use std::collections::BTreeMap;
@@ -57,6 +58,17 @@ impl AddressManager {
 
     pub(crate) fn names(&self) -> MutexGuard<'_, BTreeMap<Subnet, String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reference that an id names. What was local before this host shared its store is a pool
+    /// of all now.
+    fn reference(&self, id: &PoolId) -> Option<Reference> {
+        let mut reference = Reference::parse(id)?;
+        let shared = !self.member.is_alone() && reference.pool.space == AddressSpace::Local;
+        if shared && !self.book().pools.contains_key(&reference.pool) {
+            reference.pool.space = AddressSpace::Global;
+        }
+        Some(reference)
     }
 
     /// When a request that begins to wait for other hosts gives up.
@@ -116,7 +128,7 @@ impl Ipam for AddressManager {
 
     async fn release_pool(&self, pool: &PoolId) -> Result<(), IpamError> {
         self.ready().await?;
-        if let Some(reference) = Reference::parse(pool) {
+        if let Some(reference) = self.reference(pool) {
             self.drop_reference(reference).await?;
         }
         crash_point!("ipam.reply.release_pool");
@@ -125,7 +137,7 @@ impl Ipam for AddressManager {
 
     async fn request_address(&self, request: AddressRequest) -> Result<InterfaceAddr, IpamError> {
         self.ready().await?;
-        let reference = Reference::parse(&request.pool).ok_or_else(|| {
+        let reference = self.reference(&request.pool).ok_or_else(|| {
             IpamError::NotFound(format!(
                 "{} is not a pool reference of netloom; remove the network and make it again",
                 request.pool
@@ -147,7 +159,7 @@ impl Ipam for AddressManager {
 
     async fn release_address(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
         self.ready().await?;
-        let Some(reference) = Reference::parse(pool) else {
+        let Some(reference) = self.reference(pool) else {
             return Ok(());
         };
         let held = self

@@ -30,7 +30,11 @@ struct Wanted {
 
 impl AddressManager {
     pub(crate) async fn grant_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
-        let wanted = check(request)?;
+        let mut wanted = check(request)?;
+        if !self.member.is_alone() {
+            // Docker asks for a local space for all networks but swarm's.
+            wanted.space = AddressSpace::Global;
+        }
         let _one_at_a_time = self.changes.lock().await;
         for _ in 0..CONFLICTS_MAX {
             let guard = self.registry.space(wanted.space).await?;

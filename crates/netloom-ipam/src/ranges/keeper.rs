@@ -28,7 +28,7 @@ impl AddressManager {
     ///
     /// # Errors
     /// When the store or the journal does not take an answer; the next call tries again.
-    pub(crate) async fn on_change(&self) -> Result<(), IpamError> {
+    pub async fn on_change(&self) -> Result<(), IpamError> {
         self.gates.answers.notify_waiters();
         if self.is_alone() {
             return Ok(());
@@ -40,7 +40,7 @@ impl AddressManager {
     ///
     /// # Errors
     /// When the store or the journal does not take a change; the next call tries again.
-    pub(crate) async fn keep(&self) -> Result<(), IpamError> {
+    pub async fn keep(&self) -> Result<(), IpamError> {
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
         for pool in pools {
             let gate = self.gates.of(pool);

@@ -1,0 +1,324 @@
+//! Several hosts share one pool through one store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod common;
+
+use common::{Host, Random, any, exact, gateway, ip, mac, pool_request, subnet, this};
+use netloom_core::{Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, WantedPool};
+use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, Sharing};
+use netloom_types::{BootId, HostId, PoolId};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// One host of the group: what survives its process, and the process.
+struct Node {
+    name: &'static str,
+    host: Host,
+    ipam: Arc<AddressManager>,
+    pool: Option<PoolId>,
+    /// Whether it looks at what others want.
+    attentive: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn config(name: &str) -> IpamConfig {
+    let mut config = IpamConfig {
+        host: HostId::new(name).unwrap(),
+        boot: BootId::new("boot-1").unwrap(),
+        ..Host::config()
+    };
+    config.sharing = Sharing::Cluster(ClusterConfig::new(format!("machine-of-{name}")));
+    config
+}
+
+async fn open(name: &'static str, host: Host) -> Node {
+    let ipam = AddressManager::open(config(name), host.seams()).await;
+    let ipam = Arc::new(ipam.unwrap());
+    let attentive = Arc::new(AtomicBool::new(true));
+    let (looks, serves) = (Arc::clone(&attentive), Arc::clone(&ipam));
+    let task = tokio::spawn(async move {
+        loop {
+            if looks.load(Ordering::Relaxed) {
+                // A store that is away is part of the tests.
+                let _ = serves.on_change().await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    Node {
+        name,
+        host,
+        ipam,
+        pool: None,
+        attentive,
+        task,
+    }
+}
+
+async fn group(names: &[&'static str]) -> Vec<Node> {
+    let first = Host::new(1);
+    first.store.put("epoch", b"1".to_vec());
+    let mut nodes = Vec::new();
+    for (n, name) in names.iter().enumerate() {
+        let mut host = Host::new(100 + n as u64);
+        host.store = first.store.clone();
+        host.clock = Arc::clone(&first.clock);
+        nodes.push(open(name, host).await);
+    }
+    // Each learns of the others.
+    for node in &mut nodes {
+        node.reopen().await;
+    }
+    nodes
+}
+
+impl Node {
+    /// The process dies, and another one starts on the same disk.
+    async fn reopen(&mut self) {
+        self.task.abort();
+        self.host.disk.lose_process();
+        let pool = self.pool.clone();
+        let next = open(self.name, self.host.clone()).await;
+        *self = next;
+        self.pool = pool;
+    }
+
+    async fn join(&mut self, text: &str) {
+        let grant = self.ipam.request_pool(exact(text)).await.unwrap();
+        self.pool = Some(grant.id);
+    }
+
+    fn pool(&self) -> &PoolId {
+        self.pool.as_ref().unwrap()
+    }
+
+    async fn take(&self, n: u32) -> Result<IpAddr, IpamError> {
+        let got = self.ipam.request_address(any(self.pool(), mac(n))).await?;
+        Ok(got.ip())
+    }
+
+    async fn give(&self, ip: IpAddr) {
+        self.ipam.release_address(self.pool(), ip).await.unwrap();
+    }
+}
+
+async fn joined(names: &[&'static str], text: &str) -> Vec<Node> {
+    let mut nodes = group(names).await;
+    for node in &mut nodes {
+        node.join(text).await;
+        let request = gateway(node.pool());
+        node.ipam.request_address(request).await.unwrap();
+    }
+    nodes
+}
+
+const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+
+/// A pool of 101 addresses: 126 without the gateway and 24 others.
+async fn pool_of_101() -> Vec<Node> {
+    let nodes = joined(&HOSTS, "192.168.0.0/25").await;
+    for last in 2..26 {
+        let node = &nodes[last % nodes.len()];
+        let request = this(node.pool(), ip(&format!("192.168.0.{last}")), None);
+        node.ipam.request_address(request).await.unwrap();
+    }
+    nodes
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gateway_is_the_same_everywhere() {
+    let nodes = joined(&HOSTS, "10.9.0.0/16").await;
+    for node in &nodes {
+        let got = node.ipam.request_address(gateway(node.pool())).await;
+        assert_eq!(got.unwrap().to_string(), "10.9.0.1/16");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_is_full_only_when_every_address_is_in_use() {
+    for seed in 0..6 {
+        let nodes = pool_of_101().await;
+        let mut random = Random(seed);
+        let mut taken = BTreeSet::new();
+        for n in 0..101 {
+            // From all alike, mostly from one, or from one alone.
+            let who = match seed % 3 {
+                0 => random.below(3),
+                1 => usize::from(random.below(10) == 0),
+                _ => 2,
+            };
+            let got = nodes[who].take(n).await.unwrap();
+            assert!(taken.insert(got), "{got} was handed out twice");
+        }
+        for node in &nodes {
+            let begun = tokio::time::Instant::now();
+            let error = node.take(1000).await.unwrap_err();
+            assert!(matches!(error, IpamError::Exhausted(_)), "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        }
+        // What one gives back, any of them gets.
+        let back = *taken.iter().next().unwrap();
+        for node in &nodes {
+            let holder = nodes.iter().find(|n| holds(n, back)).unwrap();
+            holder.give(back).await;
+            assert_eq!(node.take(2000).await.unwrap(), back);
+        }
+    }
+}
+
+fn holds(node: &Node, ip: IpAddr) -> bool {
+    let all = at_once(node.ipam.addresses(subnet("192.168.0.0/25"))).unwrap();
+    all.iter()
+        .any(|view| view.ip == ip && view.kind != netloom_core::AddressKind::Auxiliary)
+}
+
+/// What needs no waiting.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_does_not_answer_is_named() {
+    let nodes = joined(&["h1", "h2"], "10.9.0.0/28").await;
+    for n in 0..5 {
+        nodes[1].take(n).await.unwrap();
+    }
+    nodes[1].attentive.store(false, Ordering::Relaxed);
+    let mut last = None;
+    for n in 0..20 {
+        if let Err(error) = nodes[0].take(n).await {
+            last = Some(error);
+            break;
+        }
+    }
+    let error = last.unwrap();
+    assert!(matches!(error, IpamError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("h2"), "{error}");
+    // It is back, and gives what it has.
+    nodes[1].attentive.store(true, Ordering::Relaxed);
+    nodes[0].take(99).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_had_by_name_from_any_host() {
+    let nodes = joined(&["h1", "h2"], "10.9.0.0/24").await;
+    let got = nodes[0].take(1).await.unwrap();
+    // In use at h1: h2 is told by whom.
+    let request = this(nodes[1].pool(), got, Some(mac(2)));
+    let error = nodes[1].ipam.request_address(request.clone()).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, IpamError::InUse(_)), "{error}");
+    assert!(error.to_string().contains("h1"), "{error}");
+    // Free at h1: h2 gets it.
+    nodes[0].give(got).await;
+    let had = nodes[1].ipam.request_address(request).await.unwrap();
+    assert_eq!(had.ip(), got);
+    // Reserved at h2, asked for by h1.
+    let kept = ip("10.9.0.77");
+    let holder = ReservedFor::Name("db".to_owned());
+    let reservation = Reservation { ip: kept, holder };
+    nodes[1].ipam.reserve(reservation).await.unwrap();
+    let request = this(nodes[0].pool(), kept, Some(mac(3)));
+    let error = nodes[0].ipam.request_address(request).await.unwrap_err();
+    assert!(error.to_string().contains("db"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_auxiliary_address_is_kept_from_all() {
+    let nodes = joined(&["h1", "h2"], "10.9.0.0/28").await;
+    let first = nodes[0].take(1).await.unwrap();
+    nodes[0].give(first).await;
+    // It lies in what h1 owns.
+    let request = this(nodes[1].pool(), first, None);
+    nodes[1].ipam.request_address(request).await.unwrap();
+    let mut taken = BTreeSet::new();
+    for n in 0.. {
+        match nodes[n % 2].take(n as u32).await {
+            Ok(ip) => assert!(taken.insert(ip)),
+            Err(error) => {
+                assert!(matches!(error, IpamError::Exhausted(_)), "{error}");
+                break;
+            }
+        }
+    }
+    assert_eq!(taken.len(), 12);
+    assert!(!taken.contains(&first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_confines_hand_out_on_every_host() {
+    let mut nodes = group(&["h1", "h2"]).await;
+    let range = Some(subnet("10.9.0.64/28"));
+    let wanted = WantedPool::Exact {
+        subnet: subnet("10.9.0.0/24"),
+        range,
+    };
+    for node in &mut nodes {
+        let grant = node.ipam.request_pool(pool_request(wanted.clone())).await;
+        node.pool = Some(grant.unwrap().id);
+    }
+    let mut taken = BTreeSet::new();
+    for n in 0..16 {
+        taken.insert(nodes[n % 2].take(n as u32).await.unwrap());
+    }
+    let all = (64..80).map(|last| ip(&format!("10.9.0.{last}")));
+    assert_eq!(taken, all.collect());
+    let error = nodes[0].take(99).await.unwrap_err();
+    assert!(matches!(error, IpamError::Exhausted(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cool_down_order_holds_across_hosts() {
+    let nodes = joined(&["h1", "h2"], "10.9.0.0/28").await;
+    let mut taken = Vec::new();
+    for n in 0..13 {
+        taken.push(nodes[0].take(n).await.unwrap());
+    }
+    // All are in use once; they come back one by one, a second apart.
+    for address in &taken {
+        nodes[0].host.clock.advance(Duration::from_secs(1));
+        nodes[0].give(*address).await;
+    }
+    // h2 gets a half of them, those that were idle longest.
+    for expected in &taken[..3] {
+        assert_eq!(nodes[1].take(50).await.unwrap(), *expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_host_does_not_need_comes_back() {
+    let nodes = joined(&["h1", "h2"], "10.9.0.0/20").await;
+    let mut taken = Vec::new();
+    for n in 0..3000 {
+        taken.push(nodes[0].take(n).await.unwrap());
+    }
+    for address in taken {
+        nodes[0].give(address).await;
+    }
+    for _ in 0..4 {
+        nodes[0].ipam.keep().await.unwrap();
+    }
+    // h1 is silent now: h2 gets what it returned without it.
+    nodes[0].attentive.store(false, Ordering::Relaxed);
+    for n in 0..2500 {
+        nodes[1].take(n).await.unwrap();
+    }
+}
