@@ -89,8 +89,22 @@ fn one_zookeeper_starts_with_tls_and_login() {
 }
 
 #[test]
-fn three_elect_another_leader_and_take_a_member_back() {
-    let mut server = StoreServer::start(StoreKind::Etcd, Shape::Three).expect("they start");
+fn three_etcds_elect_another_leader_and_take_a_member_back() {
+    elect_another_leader_and_take_a_member_back(StoreKind::Etcd);
+}
+
+#[test]
+fn three_consuls_elect_another_leader_and_take_a_member_back() {
+    elect_another_leader_and_take_a_member_back(StoreKind::Consul);
+}
+
+#[test]
+fn three_zookeepers_elect_another_leader_and_take_a_member_back() {
+    elect_another_leader_and_take_a_member_back(StoreKind::ZooKeeper);
+}
+
+fn elect_another_leader_and_take_a_member_back(kind: StoreKind) {
+    let mut server = StoreServer::start(kind, Shape::Three).expect("they start");
     let first = server.leader().expect("one leads");
     server.kill(first).expect("it runs");
     let second = server.leader().expect("another leads");
