@@ -6,8 +6,9 @@ use netloom_core::store::{CommitError, Store, StoreError};
 use netloom_lab::proxy::Mode;
 use netloom_lab::servers::Shape;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::counters::count;
+use support::counters::{Met, count};
 use support::servers::{consul, keeps_the_contract, proxied, shared, start};
 use support::{create, key};
 
@@ -38,15 +39,17 @@ async fn cut_connections_lose_and_double_no_increment() {
     let servers = start(&consul(Shape::Single));
     let proxy = proxied(&servers).await;
     let store = shared(&servers.url_by(&[proxy.address()])).await;
-    let writers = count(store, key("counter"), 100, Arc::default());
+    let met = Arc::new(Met::default());
+    let writers = count(store, key("counter"), 50, Arc::clone(&met));
     let cutting = async {
+        let mut modes = [Mode::CutAfter, Mode::CutBefore].into_iter().cycle();
         loop {
-            for mode in [Mode::CutAfter, Mode::CutBefore] {
-                proxy.once(mode);
-                while proxy.mode() != Mode::Pass {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+            // As many cuts as the writers can get ahead of.
+            let far = met.happened.load(Ordering::Relaxed) + 5;
+            while proxy.mode() != Mode::Pass || met.happened.load(Ordering::Relaxed) < far {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
+            proxy.once(modes.next().unwrap());
         }
     };
     tokio::select! {
