@@ -5,11 +5,11 @@ mod common;
 
 use common::counters::{WRITERS, Workload};
 use common::etcd::{Etcd, single, three};
-use common::proxy::{Mode, Proxy};
 use common::{keeps_the_contract, key, open};
 use netloom_core::Login;
 use netloom_core::store::{Store, StoreError};
 use netloom_etcd::EtcdStore;
+use netloom_lab::proxy::Mode;
 use netloom_lab::servers::EtcdVersion;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,10 +80,13 @@ async fn tls_with_a_client_certificate_and_a_login_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn slow_networks_keep_the_contract() {
     let etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd.config_by(proxy.port)).await;
-    proxy.set(Mode::Delay(Duration::from_millis(1)));
+    let (proxy, config) = etcd.proxy().await;
+    let store = open(&config).await;
+    proxy.set(Mode::Delay {
+        least: Duration::from_micros(100),
+        jitter: Duration::from_millis(1),
+    });
     keeps_the_contract(store.clone()).await;
-    proxy.set(Mode::Trickle(512));
+    proxy.set(Mode::Trickle(500_000));
     keeps_the_contract(store).await;
 }

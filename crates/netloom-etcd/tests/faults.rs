@@ -4,10 +4,10 @@ mod common;
 
 use common::counters::{WRITERS, Workload};
 use common::etcd::{Etcd, single, three};
-use common::proxy::{Mode, Proxy};
 use common::{key, open};
 use netloom_core::RemoteStoreConfig;
 use netloom_core::store::Store;
+use netloom_lab::proxy::Mode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,17 +25,21 @@ async fn hosts(config: &RemoteStoreConfig) -> Vec<Arc<dyn Store>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn counters_survive_connections_that_break_in_every_way() {
     let etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let stores = hosts(&etcd.config_by(proxy.port)).await;
+    let (proxy, config) = etcd.proxy().await;
+    let stores = hosts(&config).await;
     let work = Workload::begin(&stores, key("counter")).await;
     let ways = [
         Mode::CutBefore,
-        Mode::Swallow,
+        Mode::HalfOpen,
         Mode::Refuse,
         Mode::BlackHole,
         Mode::Stall,
-        Mode::Delay(Duration::from_millis(20)),
-        Mode::Trickle(16),
+        Mode::CutAfter,
+        Mode::Delay {
+            least: Duration::from_millis(5),
+            jitter: Duration::from_millis(20),
+        },
+        Mode::Trickle(10_000),
     ];
     for (round, mode) in ways.into_iter().cycle().take(6 * ways.len()).enumerate() {
         work.goes_on_for(20).await;

@@ -4,12 +4,13 @@
 mod common;
 
 use common::etcd::{Etcd, single, three};
-use common::proxy::{Mode, Proxy};
 use common::{key, open, until};
 use netloom_core::store::{CommitError, Key, Liveness, Operation, Store, StoreError, Transaction};
 use netloom_core::{Login, RemoteStoreConfig};
+use netloom_lab::proxy::{Mode, Proxy};
 use netloom_types::HostId;
 use std::path::Path;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +27,12 @@ fn impatient(mut config: RemoteStoreConfig) -> RemoteStoreConfig {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_again() {
     let etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd.config_by(proxy.port)).await;
+    let (proxy, config) = etcd.proxy().await;
+    let store = open(&config).await;
     let direct = open(&etcd.config()).await;
     let at = key("a");
     let before = etcd.calls("Txn").await;
-    proxy.set(Mode::Swallow);
+    proxy.set(Mode::HalfOpen);
     let commit = {
         let (store, create) = (store.clone(), create(&at));
         tokio::spawn(async move { store.commit(create).await })
@@ -54,10 +55,10 @@ async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_ag
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_outcome_when_the_answer_does_not_come_in_time() {
     let etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&impatient(etcd.config_by(proxy.port))).await;
+    let (proxy, config) = etcd.proxy().await;
+    let store = open(&impatient(config)).await;
     let before = etcd.calls("Txn").await;
-    proxy.set(Mode::Swallow);
+    proxy.set(Mode::HalfOpen);
     let outcome = store.commit(create(&key("a"))).await;
     assert!(
         matches!(outcome, Err(CommitError::Unknown(_))),
@@ -71,8 +72,8 @@ async fn unknown_outcome_when_the_answer_does_not_come_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_cut_off_is_unknown_and_is_never_sent_later() {
     let etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd.config_by(proxy.port)).await;
+    let (proxy, config) = etcd.proxy().await;
+    let store = open(&config).await;
     let before = etcd.calls("Txn").await;
     proxy.set(Mode::CutBefore);
     let outcome = store.commit(create(&key("a"))).await;
@@ -120,15 +121,15 @@ async fn nobody_there_is_no_unknown_outcome() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_that_ended_is_made_anew_before_anything_is_sent() {
     let mut etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd.config_by(proxy.port)).await;
+    let (proxy, config) = etcd.proxy().await;
+    let store = open(&config).await;
     etcd.restart(0);
     assert!(store.get(&key("a")).await.unwrap().is_none());
-    let made = proxy.connections();
+    let made = proxy.faults().connections;
     etcd.restart(0);
     let outcome = store.commit(create(&key("a"))).await;
     assert!(outcome.is_ok(), "{outcome:?}");
-    assert_eq!(proxy.connections(), made + 1);
+    assert_eq!(proxy.faults().connections, made + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,8 +183,8 @@ async fn a_frozen_member_is_left_for_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn compaction_under_a_watch_breaks_it_loudly() {
     let etcd = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let far = open(&etcd.config_by(proxy.port)).await;
+    let (proxy, config) = etcd.proxy().await;
+    let far = open(&config).await;
     let near = open(&etcd.config()).await;
     let mut watch = far.watch(&key("dir")).await.unwrap();
     // A listener that is too slow, until the server lets it fall behind.
@@ -250,18 +251,18 @@ async fn a_dead_lease_is_never_used_again() {
     let host = HostId::new("host-a").unwrap();
     assert_eq!(store.alive().await.unwrap(), []);
     store.announce(&host).await.unwrap();
-    assert_eq!(store.alive().await.unwrap(), [host.clone()]);
+    assert_eq!(store.alive().await.unwrap(), slice::from_ref(&host));
     let mut client = etcd.client(None).await;
     let leases = client.leases().await.unwrap();
     assert_eq!(leases.leases().len(), 1);
     client.lease_revoke(leases.leases()[0].id()).await.unwrap();
     assert_eq!(store.alive().await.unwrap(), []);
     store.announce(&host).await.unwrap();
-    assert_eq!(store.alive().await.unwrap(), [host.clone()]);
+    assert_eq!(store.alive().await.unwrap(), slice::from_ref(&host));
     // A lease that lives, without its key: a renewal that succeeds proves nothing.
     client.delete("netloom/alive/host-a", None).await.unwrap();
     store.announce(&host).await.unwrap();
-    assert_eq!(store.alive().await.unwrap(), [host.clone()]);
+    assert_eq!(store.alive().await.unwrap(), slice::from_ref(&host));
     // Saying it again costs no change.
     let before = store.mark();
     store.announce(&host).await.unwrap();
@@ -344,7 +345,7 @@ async fn a_long_list_of_large_values_comes_in_pages() {
     assert_eq!(names, wanted);
 }
 
-fn is_wrong_epoch<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+fn is_wrong_epoch<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     assert!(
         matches!(outcome, Err(StoreError::WrongEpoch(_))),
         "{outcome:?}"
@@ -356,9 +357,9 @@ async fn everything_says_wrong_epoch(store: &Arc<netloom_etcd::EtcdStore>) {
         matches!(store.get(&key("a")).await, Err(StoreError::WrongEpoch(_)))
     })
     .await;
-    is_wrong_epoch(store.identity().await);
-    is_wrong_epoch(store.list(&key("a")).await);
-    is_wrong_epoch(store.reaches(1).await);
+    is_wrong_epoch(&store.identity().await);
+    is_wrong_epoch(&store.list(&key("a")).await);
+    is_wrong_epoch(&store.reaches(1).await);
     let outcome = store.commit(create(&key("z"))).await;
     assert!(
         matches!(outcome, Err(CommitError::WrongEpoch(_))),
@@ -387,8 +388,8 @@ async fn a_store_put_back_from_a_copy_is_found_out() {
     let later = open(&etcd.config()).await;
     assert_eq!(later.identity().await.unwrap(), identity);
     assert!(later.mark() < mark);
-    is_wrong_epoch(later.reaches(mark).await);
-    is_wrong_epoch(later.get(&key("a")).await.map(|_| ()));
+    is_wrong_epoch(&later.reaches(mark).await);
+    is_wrong_epoch(&later.get(&key("a")).await.map(|_| ()));
     let healthy = open(&etcd.config()).await;
     healthy.reaches(healthy.mark()).await.unwrap();
     healthy.reaches(healthy.mark() + 1).await.unwrap_err();
@@ -417,12 +418,14 @@ async fn an_emptied_store_is_found_out_even_when_it_has_come_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_at_the_same_address_is_found_out() {
-    let etcd = Etcd::start(&single());
-    let other = Etcd::start(&single());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let store = open(&etcd.config_by(proxy.port)).await;
+    let mut ours = Etcd::start(&single());
+    let mut other = Etcd::start(&single());
+    let both = [ours.server.endpoints(), other.server.endpoints()].concat();
+    let store = open(&ours.server.url_by(&both)).await;
     store.commit(create(&key("a"))).await.unwrap();
-    proxy.lead_to(other.port(0));
+    // Whichever it was that was opened, the other's turn comes next.
+    ours.restart(0);
+    other.restart(0);
     everything_says_wrong_epoch(&store).await;
 }
 
@@ -430,8 +433,7 @@ async fn another_cluster_at_the_same_address_is_found_out() {
 /// change.
 async fn with_certificates(dir: &Path) -> (Etcd, Proxy, RemoteStoreConfig) {
     let etcd = Etcd::start(&single().tls());
-    let proxy = Proxy::before(etcd.port(0)).await;
-    let mut config = etcd.config_by(proxy.port);
+    let (proxy, mut config) = etcd.proxy().await;
     let identity = config.tls.identity.as_mut().unwrap();
     for (n, file) in [
         config.tls.ca.as_mut().unwrap(),
@@ -480,12 +482,12 @@ async fn changed_certificates_are_taken_up_while_the_connection_lives() {
     let (_etcd, proxy, config) = with_certificates(dir.path()).await;
     let store = open(&config).await;
     store.commit(create(&key("a"))).await.unwrap();
-    let made = proxy.connections();
+    let made = proxy.faults().connections;
     let cert = &config.tls.identity.as_ref().unwrap().cert;
     std::fs::write(cert, std::fs::read(cert).unwrap()).unwrap();
     until("a new connection is made", || async {
         assert!(store.get(&key("a")).await.unwrap().is_some());
-        proxy.connections() > made
+        proxy.faults().connections > made
     })
     .await;
     assert!(store.get(&key("a")).await.unwrap().is_some());

@@ -1,6 +1,7 @@
 //! The lab's servers, and what tests do behind the store's back.
 
 use netloom_core::{RemoteStoreConfig, StoreKind};
+use netloom_lab::proxy::Proxy;
 use netloom_lab::servers::{Shape, StoreOptions, StoreServer};
 use std::time::Duration;
 
@@ -26,13 +27,11 @@ impl Etcd {
         self.server.url()
     }
 
-    /// The way in by a proxy on this port.
-    pub fn config_by(&self, port: u16) -> RemoteStoreConfig {
-        self.server.url_by(&[([127, 0, 0, 1], port).into()])
-    }
-
-    pub fn port(&self, member: usize) -> u16 {
-        self.server.endpoints()[member].port()
+    /// A proxy before the first server, and the way in by it.
+    pub async fn proxy(&self) -> (Proxy, RemoteStoreConfig) {
+        let proxy = Proxy::start(self.server.endpoints()[0], 7).await.unwrap();
+        let config = self.server.url_by(&[proxy.address()]);
+        (proxy, config)
     }
 
     pub fn leader(&self) -> usize {
@@ -57,7 +56,7 @@ impl Etcd {
 
     /// The library's own client of the first server, as this user.
     pub async fn client(&self, user: Option<(&str, &str)>) -> etcd_client::Client {
-        let url = format!("http://127.0.0.1:{}", self.port(0));
+        let url = format!("http://{}", self.server.endpoints()[0]);
         let mut options = etcd_client::ConnectOptions::new().with_timeout(Duration::from_secs(20));
         if let Some((user, password)) = user {
             options = options.with_user(user, password);
@@ -70,7 +69,7 @@ impl Etcd {
     /// How often the first server was called by this name, as it counts itself.
     pub async fn calls(&self, method: &str) -> u64 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let address = ("127.0.0.1", self.port(0));
+        let address = self.server.endpoints()[0];
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let get = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
         stream.write_all(get).await.unwrap();

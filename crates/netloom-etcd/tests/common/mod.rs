@@ -11,7 +11,6 @@
 
 pub mod counters;
 pub mod etcd;
-pub mod proxy;
 
 use netloom_core::store::{KEY_BYTES_MAX, Key, Store, TRANSACTION_OPS_MAX};
 use netloom_core::{Ids, RemoteStoreConfig, SystemClock};
