@@ -29,6 +29,8 @@ pub(super) fn first_start(m: &Machine) -> Result<Done> {
 
 /// A daemon that dies and comes back to networks and containers.
 pub(super) fn restart(m: &Machine) -> Result<Done> {
+    // A death that was planned in the step before may have come when its command was done.
+    m.host.wait_for_netloom()?;
     m.host.kill_netloom_daemon()?;
     m.host.wait_for_netloom()?;
     Ok(well())

@@ -82,6 +82,8 @@ fn end_trace(m: &Machine) -> Result<()> {
 
 /// Has the daemon that runs now die at the call; gives its process id.
 fn trace(m: &Machine, number: usize) -> Result<String> {
+    // The last one may have died after its command was done.
+    m.recovered()?;
     let pid = m.host.netloomd_pid()?;
     let inject = format!("inject={CALLS}:signal=SIGKILL:when={number}");
     m.host.spawn(
