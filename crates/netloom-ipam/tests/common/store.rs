@@ -31,7 +31,14 @@ struct Inner {
     faults: VecDeque<Fault>,
     /// Where it is kept, for tests whose process really dies.
     file: Option<PathBuf>,
+    /// Whether it does not answer at all.
+    away: bool,
+    changes: tokio::sync::watch::Sender<u64>,
 }
+
+/// What a store held at some moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot(BTreeMap<Key, (u64, Vec<u8>)>);
 
 impl TestStore {
     /// A store that is kept in a file.
@@ -68,6 +75,32 @@ impl TestStore {
         let inner = self.0.lock().unwrap();
         let value = |(key, (_, value)): (&Key, &(u64, Vec<u8>))| (key.to_string(), value.clone());
         inner.values.iter().map(value).collect()
+    }
+
+    /// Whether it answers.
+    pub fn set_away(&self, away: bool) {
+        self.0.lock().unwrap().away = away;
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.0.lock().unwrap().values.clone())
+    }
+
+    /// Puts an older content back; versions go on, as they do in a store that is restored well.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        self.0.lock().unwrap().values = snapshot.0.clone();
+    }
+
+    /// All is gone.
+    pub fn wipe(&self) {
+        self.0.lock().unwrap().values.clear();
+    }
+
+    fn answers(&self) -> Result<(), StoreError> {
+        if self.0.lock().unwrap().away {
+            return Err(StoreError::Unavailable(None));
+        }
+        Ok(())
     }
 
     pub fn put(&self, key: &str, value: Vec<u8>) {
@@ -124,6 +157,7 @@ impl Inner {
             }
         }
         self.keep();
+        self.changes.send_modify(|count| *count += 1);
         Ok(Committed { versions })
     }
 
@@ -147,20 +181,26 @@ fn versioned((version, value): &(u64, Vec<u8>)) -> Versioned {
 #[async_trait]
 impl Store for TestStore {
     async fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        self.answers()?;
         Ok(StoreIdentity("test".to_owned()))
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
+        self.answers()?;
         Ok(self.0.lock().unwrap().values.get(key).map(versioned))
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        self.answers()?;
         let inner = self.0.lock().unwrap();
         let below = inner.values.iter().filter(|(key, _)| key.is_below(prefix));
         Ok(below.map(|(k, v)| (k.clone(), versioned(v))).collect())
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        if self.answers().is_err() {
+            return Err(CommitError::Unavailable(None));
+        }
         let mut inner = self.0.lock().unwrap();
         match inner.faults.pop_front() {
             None => inner.apply(transaction),
@@ -174,6 +214,19 @@ impl Store for TestStore {
     }
 
     async fn watch(&self, _: &Key) -> Result<Box<dyn Watch>, StoreError> {
-        Err(StoreError::Unavailable(None))
+        self.answers()?;
+        let changes = self.0.lock().unwrap().changes.subscribe();
+        Ok(Box::new(TestWatch(changes)))
+    }
+}
+
+/// Wakes at every change, wherever it is.
+struct TestWatch(tokio::sync::watch::Receiver<u64>);
+
+#[async_trait]
+impl Watch for TestWatch {
+    async fn changed(&mut self) -> Result<(), StoreError> {
+        let lost = |_| StoreError::Unavailable(None);
+        self.0.changed().await.map_err(lost)
     }
 }

@@ -1,0 +1,439 @@
+//! Hosts that come, go, are copied and forgotten, and stores that are away or lose their past.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod common;
+
+use common::store::Fault;
+use common::{Host, SimDisk, TestStore, any, exact, gateway, ip, mac, subnet, this};
+use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Membership, PoolGrant, Standing};
+use netloom_ipam::journal::Disk;
+use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, Seams, Sharing};
+use netloom_types::{BootId, HostId, PoolId};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A host of the group: what survives its process.
+#[derive(Clone)]
+struct Machine {
+    name: &'static str,
+    machine: &'static str,
+    host: Host,
+    mirror: TestStore,
+}
+
+/// Its process.
+struct Process {
+    ipam: Arc<AddressManager>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl core::ops::Deref for Process {
+    type Target = AddressManager;
+
+    fn deref(&self) -> &AddressManager {
+        &self.ipam
+    }
+}
+
+impl Machine {
+    fn new(name: &'static str, store: &TestStore) -> Self {
+        let seed = name.bytes().map(u64::from).sum();
+        let mut host = Host::new(seed);
+        host.store = store.clone();
+        Self {
+            name,
+            machine: name,
+            host,
+            mirror: TestStore::default(),
+        }
+    }
+
+    fn config(&self) -> IpamConfig {
+        let mut config = IpamConfig {
+            host: HostId::new(self.name).unwrap(),
+            boot: BootId::new("boot-1").unwrap(),
+            ..Host::config()
+        };
+        config.sharing = Sharing::Cluster(ClusterConfig::new(self.machine));
+        config
+    }
+
+    async fn start(&self) -> Process {
+        self.host.disk.lose_process();
+        let seams = Seams {
+            mirror: Some(Arc::new(self.mirror.clone())),
+            ..self.host.seams()
+        };
+        let ipam = Arc::new(AddressManager::open(self.config(), seams).await.unwrap());
+        let task = tokio::spawn(Arc::clone(&ipam).tend());
+        Process { ipam, task }
+    }
+
+    /// The same directory on another disk.
+    fn copy(&self) -> Self {
+        let disk = SimDisk::default();
+        for name in self.host.disk.names() {
+            disk.replace(&name, &self.host.disk.bytes(&name)).unwrap();
+        }
+        let mut copy = self.clone();
+        copy.host.disk = disk;
+        copy
+    }
+}
+
+/// Time passes; under a paused clock it takes none.
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+async fn initialised() -> TestStore {
+    let store = TestStore::default();
+    let ids = netloom_core::SystemClock::new();
+    netloom_ipam::cluster_init(&store, &ids, 0, [])
+        .await
+        .unwrap();
+    store
+}
+
+async fn network(ipam: &AddressManager, text: &str) -> PoolGrant {
+    common::network(ipam, text).await
+}
+
+async fn take(ipam: &AddressManager, pool: &PoolId, n: u32) -> Result<IpAddr, IpamError> {
+    let got = ipam.request_address(any(pool, mac(n))).await?;
+    ipam.confirm(got.ip(), Some(mac(n))).await?;
+    Ok(got.ip())
+}
+
+fn is_unavailable(error: &IpamError, words: &str) -> bool {
+    matches!(error, IpamError::Unavailable { .. }) && error.to_string().contains(words)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_store_waits_for_a_person() {
+    let store = TestStore::default();
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    pass(60).await;
+    assert!(store.values().is_empty(), "a daemon wrote into it");
+    let refused = first.request_pool(exact("10.9.0.0/24")).await.unwrap_err();
+    assert!(is_unavailable(&refused, "cluster init"), "{refused}");
+    let view = first.cluster().await;
+    assert!(
+        matches!(view.standing, Standing::Starting { .. }),
+        "{view:?}"
+    );
+
+    assert_eq!(first.initialise().await.unwrap(), 1);
+    let again = second.initialise().await.unwrap_err();
+    assert!(matches!(again, IpamError::InUse(_)), "{again}");
+    let pool = network(&first, "10.9.0.0/24").await.id;
+    take(&first, &pool, 1).await.unwrap();
+    pass(60).await;
+    let pool = network(&second, "10.9.0.0/24").await.id;
+    take(&second, &pool, 2).await.unwrap();
+    let hosts = first.hosts().await.unwrap();
+    let names: Vec<_> = hosts.iter().map(|h| (h.host.as_str(), h.here)).collect();
+    assert_eq!(names, [("h1", true), ("h2", false)]);
+    assert!(
+        hosts
+            .iter()
+            .all(|h| h.membership == Membership::Member && h.counter > 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_tell_what_they_have() {
+    let store = initialised().await;
+    let one = Machine::new("h1", &store).start().await;
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    take(&one, &pool, 1).await.unwrap();
+    pass(60).await;
+    let view = one.hosts().await.unwrap().remove(0);
+    assert!(view.last_heard.is_some());
+    let share = &view.shares[0];
+    assert_eq!(share.subnet, subnet("10.9.0.0/24"));
+    assert_eq!(share.owned - share.free, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_process_of_one_host_fences_the_first() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let one = machine.start().await;
+    let pool = network(&one, "10.9.0.0/16").await.id;
+    take(&one, &pool, 1).await.unwrap();
+    let copy = machine.copy().start().await;
+    take(&copy, &pool, 2).await.unwrap();
+    let refused = one.request_pool(exact("10.8.0.0/24")).await.unwrap_err();
+    assert!(is_unavailable(&refused, "another process"), "{refused}");
+    let refused = take(&one, &pool, 3).await.unwrap_err();
+    assert!(is_unavailable(&refused, "another process"), "{refused}");
+    assert!(matches!(
+        one.cluster().await.standing,
+        Standing::Stopped { .. }
+    ));
+    pass(60).await;
+    take(&copy, &pool, 4).await.unwrap();
+    assert!(take(&one, &pool, 5).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_on_another_machine_is_refused() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let one = machine.start().await;
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    let mut copy = machine.copy();
+    copy.machine = "another";
+    let copy = copy.start().await;
+    let refused = take(&copy, &pool, 1).await.unwrap_err();
+    assert!(is_unavailable(&refused, "another machine"), "{refused}");
+    pass(60).await;
+    take(&one, &pool, 1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_of_a_silent_host_come_back_by_a_persons_word_only() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let first = one.start().await;
+    let second = two.start().await;
+    let pools = [
+        network(&first, "10.9.0.0/29").await.id,
+        network(&second, "10.9.0.0/29").await.id,
+    ];
+    let mut given = BTreeSet::new();
+    given.insert(take(&second, &pools[1], 1).await.unwrap());
+    drop(second);
+    pass(3600).await;
+    let mut n = 10;
+    let last = loop {
+        n += 1;
+        match take(&first, &pools[0], n).await {
+            Ok(ip) => assert!(given.insert(ip), "{ip} twice"),
+            Err(error) => break error,
+        }
+    };
+    assert!(last.to_string().contains("h2"), "{last}");
+    assert!(
+        given.len() < 5 || matches!(last, IpamError::Unavailable { .. }),
+        "{last}"
+    );
+    let stranger = HostId::new("h9").unwrap();
+    let unknown = first.forget(&stranger).await.unwrap_err();
+    assert!(matches!(unknown, IpamError::NotFound(_)), "{unknown}");
+    let gone = HostId::new("h2").unwrap();
+    let forgotten = first.forget(&gone).await.unwrap();
+    assert_eq!(forgotten.freed.len(), 1);
+    assert!(forgotten.freed[0].1 >= 1);
+    take(&first, &pools[0], 99).await.unwrap();
+    // Never again under this id.
+    let back = two.start().await;
+    let refused = take(&back, &pools[1], 1).await.unwrap_err();
+    assert!(is_unavailable(&refused, "forgotten"), "{refused}");
+    pass(60).await;
+    let hosts = first.hosts().await.unwrap();
+    assert_eq!(hosts[1].membership, Membership::Forgotten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_starts_and_serves_what_it_has_while_the_store_is_away() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let one = machine.start().await;
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    let kept = take(&one, &pool, 1).await.unwrap();
+    let other = take(&one, &pool, 2).await.unwrap();
+    pass(60).await;
+    store.set_away(true);
+    // Running: goes on from its ranges.
+    take(&one, &pool, 3).await.unwrap();
+    drop(one);
+    let one = machine.start().await;
+    let refused = take(&one, &pool, 4).await.unwrap_err();
+    assert!(is_unavailable(&refused, "store"), "{refused}");
+    one.confirm(kept, Some(mac(1))).await.unwrap();
+    one.release_address(&pool, other).await.unwrap();
+    assert_eq!(one.pools().await[0].subnet, subnet("10.9.0.0/24"));
+    assert_eq!(one.pools().await[0].gateway, Some(ip("10.9.0.1")));
+    pass(60).await;
+    store.set_away(false);
+    pass(60).await;
+    let next = take(&one, &pool, 5).await.unwrap();
+    assert_ne!(next, kept);
+    assert_eq!(one.cluster().await.standing, Standing::Joined);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_its_past_is_healed_by_those_who_remember() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let before = network(&first, "10.9.0.0/16").await.id;
+    let mut given = BTreeSet::new();
+    given.insert(take(&first, &before, 1).await.unwrap());
+    pass(60).await;
+    let snapshot = store.snapshot();
+    // What follows is lost: a range of the second host, and a pool.
+    let shared = network(&second, "10.9.0.0/16").await.id;
+    for n in 10..20 {
+        given.insert(take(&second, &shared, n).await.unwrap());
+    }
+    let young = network(&second, "10.7.0.0/24").await.id;
+    let in_young = take(&second, &young, 30).await.unwrap();
+    store.restore(&snapshot);
+    pass(120).await;
+    assert_eq!(first.cluster().await.epoch, 2);
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    for n in 0..1500 {
+        let (host, pool) = if n % 2 == 0 {
+            (&first, &before)
+        } else {
+            (&second, &shared)
+        };
+        let ip = take(host, pool, 1000 + n).await.unwrap();
+        assert!(given.insert(ip), "{ip} twice");
+    }
+    assert_ne!(take(&second, &young, 31).await.unwrap(), in_young);
+    let third = network(&first, "10.7.0.0/24").await.id;
+    let ip = take(&first, &third, 32).await.unwrap();
+    assert_ne!(ip, in_young);
+}
+
+#[tokio::test(start_paused = true)]
+async fn e8_a_wiped_store_is_initialised_by_a_person_and_filled_by_the_hosts() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let pools = [
+        network(&first, "10.9.0.0/16").await.id,
+        network(&second, "10.9.0.0/16").await.id,
+    ];
+    let mut given = BTreeSet::new();
+    given.insert(take(&first, &pools[0], 1).await.unwrap());
+    given.insert(take(&second, &pools[1], 2).await.unwrap());
+    pass(60).await;
+    store.wipe();
+    pass(60).await;
+    assert!(
+        store
+            .values()
+            .iter()
+            .all(|(key, _)| key.starts_with("status/")),
+        "a daemon wrote more than hints into it: {:?}",
+        store.values()
+    );
+    // Goes on meanwhile, from what it owns.
+    given.insert(take(&first, &pools[0], 3).await.unwrap());
+    assert_eq!(first.initialise().await.unwrap(), 2);
+    pass(120).await;
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    for n in 0..1500 {
+        let host = [&first, &second][n % 2];
+        let ip = take(host, &pools[n % 2], 1000 + u32::try_from(n).unwrap())
+            .await
+            .unwrap();
+        assert!(given.insert(ip), "{ip} twice");
+    }
+    let gateway = first.request_address(gateway(&pools[0])).await.unwrap();
+    assert_eq!(gateway.ip(), ip("10.9.0.1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn healing_waits_for_all_and_a_person_ends_the_wait() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let snapshot = store.snapshot();
+    let pool = network(&first, "10.9.0.0/16").await.id;
+    take(&first, &pool, 1).await.unwrap();
+    network(&second, "10.9.0.0/16").await;
+    pass(60).await;
+    drop(second);
+    store.restore(&snapshot);
+    pass(60).await;
+    let view = first.cluster().await;
+    let waiting = vec![HostId::new("h2").unwrap()];
+    assert_eq!(view.standing, Standing::Healing { waiting });
+    let refused = first.request_pool(exact("10.6.0.0/24")).await.unwrap_err();
+    assert!(is_unavailable(&refused, "h2"), "{refused}");
+    take(&first, &pool, 2).await.unwrap();
+    first.forget(&HostId::new("h2").unwrap()).await.unwrap();
+    assert_eq!(first.cluster().await.standing, Standing::Joined);
+    first.request_pool(exact("10.6.0.0/24")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_was_off_while_the_store_lost_its_past_heals_it_when_it_starts() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let one = machine.start().await;
+    let snapshot = store.snapshot();
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    let kept = take(&one, &pool, 1).await.unwrap();
+    pass(60).await;
+    drop(one);
+    store.restore(&snapshot);
+    let one = machine.start().await;
+    assert_eq!(one.cluster().await.standing, Standing::Joined);
+    assert_eq!(one.cluster().await.epoch, 2);
+    let again = one.request_address(this(&pool, kept, Some(mac(7)))).await;
+    assert!(matches!(again, Err(IpamError::InUse(_))), "{again:?}");
+    assert_ne!(take(&one, &pool, 2).await.unwrap(), kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_store_does_not_say_nothing_is_lost() {
+    let faults = [Fault::UnknownDone, Fault::UnknownLost, Fault::Unavailable];
+    for fault in faults {
+        for at in 0..12 {
+            let store = initialised().await;
+            let machine = Machine::new("h1", &store);
+            let one = machine.start().await;
+            let mut given = BTreeSet::new();
+            store.fail_next((0..at).map(|_| Fault::UnknownDone).chain([fault; 4]));
+            let mut pool = None;
+            for n in 0..60 {
+                if pool.is_none() {
+                    pool = one.request_pool(exact("10.9.0.0/25")).await.ok();
+                }
+                if let Some(grant) = &pool
+                    && let Ok(ip) = take(&one, &grant.id, n).await
+                {
+                    assert!(given.insert(ip), "{ip} twice");
+                }
+            }
+            store.clear_faults();
+            pass(30).await;
+            let pool = match pool {
+                Some(grant) => grant.id,
+                None => one.request_pool(exact("10.9.0.0/25")).await.unwrap().id,
+            };
+            drop(one);
+            let one = machine.start().await;
+            for n in 100..226 {
+                match take(&one, &pool, n).await {
+                    Ok(ip) => assert!(given.insert(ip), "{ip} twice"),
+                    Err(error) => assert!(given.len() >= 125, "{} given: {error}", given.len()),
+                }
+            }
+        }
+    }
+}
