@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use netloom_lab::Version;
 
-use crate::{Consent, interrupt, repo, setup, term};
+use crate::{Consent, interrupt, repo, setup};
 use cell::{Cell, Operation};
 use fixture::Fixture;
 
@@ -27,6 +27,7 @@ use fixture::Fixture;
   cargo xtask bench attach --quick         one cell: connect, no ports, one at a time
   cargo xtask bench attach                 the usual cells on Docker 20.10
   cargo xtask bench attach --full          every cell; takes half an hour
+  cargo xtask bench attach --full --only '200 present'
   cargo xtask bench attach --docker sid    on the newest Docker"
 )]
 struct AttachArgs {
@@ -40,6 +41,9 @@ struct AttachArgs {
     json: bool,
     #[command(flatten)]
     extent: Extent,
+    /// Only cells whose name contains this, such as "run, 50 ports" or "200 present"
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Fail when a goal is not met
     #[arg(long)]
     check: bool,
@@ -68,18 +72,22 @@ pub(crate) fn run(rest: &[String]) -> Result<bool> {
     let repetitions = if args.extent.quick { 8 } else { 15 };
     let mut rows = Vec::new();
     let mut fixture = Fixture::start(args.docker, &programs).context("the lab's machine")?;
-    for cell in cells(&args.extent) {
-        if !args.json {
-            term::say(&format!("measuring {cell}"));
-        }
-        fixture.fill(cell.present)?;
-        rows.extend(cell::measure(&fixture, cell, repetitions)?);
-    }
     let version = fixture.docker_version()?;
-    if args.json {
-        report::json_lines(&rows, &version)?;
-    } else {
-        report::table(&rows, &version);
+    if !args.json {
+        report::header(&version);
+    }
+    let only = args.only.as_deref().unwrap_or_default();
+    let chosen = cells(&args.extent).into_iter();
+    // Told cell by cell: what was measured is not lost when a long run is cut off.
+    for cell in chosen.filter(|cell| cell.to_string().contains(only)) {
+        fixture.fill(cell.present)?;
+        let measured = cell::measure(&fixture, cell, repetitions)?;
+        if args.json {
+            report::json_lines(&measured, &version)?;
+        } else {
+            report::table(&measured);
+        }
+        rows.extend(measured);
     }
     let met = report::goals(&rows, args.docker);
     if !args.json {

@@ -41,12 +41,16 @@ pub(super) fn json_lines(rows: &[Row], docker: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn table(rows: &[Row], docker: &str) {
+pub(super) fn header(docker: &str) {
     term::heading(&format!("attach, Docker {docker}, milliseconds"));
     println!(
         "  {:<12} {:>5} {:>8} {:>7}  {:<14} {:>8} {:>8} {:>8}  {:>9}",
         "pattern", "ports", "parallel", "present", "impl", "min", "median", "p99", "of bridge"
     );
+}
+
+/// The rows of one or more whole cells.
+pub(super) fn table(rows: &[Row]) {
     for row in rows {
         let Cell {
             ports,
