@@ -4,11 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at any error")]
 
 mod counting;
-mod proxy;
 mod turns;
 
 pub(crate) use counting::Counters;
-pub(crate) use proxy::{Mode, Proxy};
 
 use netloom_core::store::{Committed, Key, Operation, Store, Transaction, Version};
 use netloom_core::store::{KEY_BYTES_MAX, TRANSACTION_OPS_MAX};
