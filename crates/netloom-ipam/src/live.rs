@@ -107,12 +107,6 @@ impl Live {
         full.any(|full| !full)
     }
 
-    /// The range of a reference by indices, without what is never handed out.
-    pub(crate) fn part_of(&self, nonce: u64) -> Part {
-        let range = self.references.get(&nonce).and_then(|r| r.range);
-        self.part(range)
-    }
-
     /// A range of the pool, or all of it, without what is never handed out.
     pub(crate) fn part(&self, range: Option<Subnet>) -> Part {
         let all = usable(self.key.subnet);

@@ -4,8 +4,7 @@ use crate::cluster::{Member, RangeError};
 use crate::records::{PoolRecord, PoolState, Record, ReferenceRecord, SpaceRecord, VERSION};
 use crate::space::{Keys, PoolKey, Reference};
 use netloom_core::store::{Key, Operation, Store, StoreError, Version};
-use netloom_core::{AddressSpace, IpamError, crash_point};
-use netloom_types::BootId;
+use netloom_core::{AddressSpace, IpamError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -57,20 +56,14 @@ pub(crate) struct Registry {
     member: Arc<Member>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Keys,
-    boot: BootId,
 }
 
 impl Registry {
-    pub(crate) fn new(
-        member: Arc<Member>,
-        store: Arc<dyn Store>,
-        boot: BootId,
-    ) -> Result<Self, IpamError> {
+    pub(crate) fn new(member: Arc<Member>, store: Arc<dyn Store>) -> Result<Self, IpamError> {
         Ok(Self {
             keys: Keys::new(member.host())?,
             store,
             member,
-            boot,
         })
     }
 
@@ -242,13 +235,6 @@ pub(crate) fn unreadable(error: StoreError) -> IpamError {
     IpamError::Unavailable {
         what: "the store could not be read; try again".to_owned(),
         source: Some(error.into()),
-    }
-}
-
-fn contended() -> IpamError {
-    IpamError::Unavailable {
-        what: "others keep changing the same record in the store; try again".to_owned(),
-        source: None,
     }
 }
 

@@ -248,7 +248,10 @@ impl Member {
             operation,
             before: Some(before),
         };
-        match self.deliver(&write, transaction, deadline).await {
+        let sent = Sent::note(self, operation);
+        let delivered = self.deliver(&write, transaction, deadline).await;
+        sent.came_back();
+        match delivered {
             Ok(version) => {
                 self.went_through(Stored { record, version });
                 Ok(())
@@ -497,6 +500,32 @@ pub(super) struct OwnWrite<'a> {
     pub(super) operation: &'a str,
     /// The version that it replaces; none: it makes the record.
     pub(super) before: Option<Version>,
+}
+
+/// A write that is under way. Whoever waits for it may be dropped in the middle, with the caller's
+/// connection; then nobody else saw what became of it.
+struct Sent<'a> {
+    member: &'a Member,
+    operation: Option<&'a str>,
+}
+
+impl<'a> Sent<'a> {
+    fn note(member: &'a Member, operation: &'a str) -> Self {
+        let operation = Some(operation);
+        Self { member, operation }
+    }
+
+    fn came_back(mut self) {
+        self.operation = None;
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if let Some(operation) = self.operation {
+            self.member.may_have_written(operation);
+        }
+    }
 }
 
 #[derive(Debug)]

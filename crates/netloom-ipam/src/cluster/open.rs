@@ -43,8 +43,7 @@ impl AddressManager {
             journal: journal.id(),
             memory: table.host.clone(),
         })?);
-        let boot = config.boot.clone();
-        let registry = Registry::new(Arc::clone(&member), Arc::clone(&seams.store), boot)?;
+        let registry = Registry::new(Arc::clone(&member), Arc::clone(&seams.store))?;
         let mirror = Mirror::new(seams.mirror.clone());
         let met = member.meet(past, &mirror.members().await?).await;
         let pools = first_pools(&registry, &mirror, &table, &met).await?;

@@ -73,9 +73,6 @@ impl AddressManager {
         if before == after {
             return Err(self.full(pool, need));
         }
-        if Instant::now() >= deadline {
-            return Err(self.restless(pool));
-        }
         Ok(Asked::Changed)
     }
 
@@ -259,14 +256,6 @@ impl AddressManager {
             source: None,
         }
     }
-
-    fn restless(&self, pool: PoolKey) -> IpamError {
-        let subnet = pool.subnet;
-        IpamError::Unavailable {
-            what: format!("other hosts were quicker to take what was free of {subnet}; try again"),
-            source: None,
-        }
-    }
 }
 
 impl Round {
@@ -293,6 +282,15 @@ impl Round {
             .iter()
             .filter(|host| !self.answers.contains_key(*host));
         silent.cloned().collect()
+    }
+}
+
+/// Whatever came free was taken by others until time was up.
+pub(super) fn restless(pool: PoolKey) -> IpamError {
+    let subnet = pool.subnet;
+    IpamError::Unavailable {
+        what: format!("other hosts were quicker to take what was free of {subnet}; try again"),
+        source: None,
     }
 }
 

@@ -47,7 +47,9 @@ impl AddressManager {
             return Ok(Fetched::Nothing);
         }
         let listed = self.registry.chunks(pool, life.generation).await?;
-        for number in self.candidates(pool, part, &listed) {
+        let named = self.named_in(part, &listed);
+        let free = self.candidates(pool, part, &listed);
+        for number in named.into_iter().chain(free) {
             if self.claim_in(pool, gate, life, number, part).await? == Fetched::Some {
                 return Ok(Fetched::Some);
             }
@@ -147,17 +149,23 @@ impl AddressManager {
         let write = self
             .registry
             .write_chunk(stored, life.generation, &operation);
+        let was_unclear = gate.take_unclear();
+        // Until it is noted, also if whoever waits for this is dropped in the middle.
+        gate.note_unclear();
         crash_point!("ipam.range.before_claim");
-        if let Err(error) = self.commit_range(&operation, vec![write]).await {
-            gate.note_unclear();
-            return Err(error);
+        let outcome = self.commit_range(&operation, vec![write]).await;
+        if let Err(RangeError::Conflict | RangeError::Refused(_)) = outcome
+            && !was_unclear
+        {
+            gate.take_unclear();
         }
+        outcome?;
         crash_point!("ipam.range.after_claim");
         let noted = self.note_taken(stored.pool, life, taken);
-        if noted.is_err() {
-            gate.note_unclear();
-        }
         let ticket = noted.map_err(RangeError::Refused)?;
+        if !was_unclear {
+            gate.take_unclear();
+        }
         settle(ticket).await.map_err(RangeError::Refused)
     }
 
@@ -274,6 +282,22 @@ impl AddressManager {
             (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
         });
         first + u128::from(hash >> 16) % (last - first + 1)
+    }
+
+    /// Chunks in which something names this host that its journal does not hold: offered by an
+    /// answer that came too late.
+    fn named_in(&self, part: Part, listed: &[StoredChunk]) -> Vec<u128> {
+        let me = self.registry.host();
+        let is_named = |stored: &&StoredChunk| {
+            let spans = stored
+                .chunk
+                .of(me)
+                .map(|run| part_of(run.span, stored.number));
+            let mut parts = spans.filter_map(|run| run.common(part));
+            parts.any(|run| !self.not_held(stored.pool, run).is_empty())
+        };
+        let named = listed.iter().filter(is_named);
+        named.map(|stored| stored.number).collect()
     }
 
     /// Where there is something to claim by a list: what was never anybody's, then what was idle

@@ -4,7 +4,9 @@ use crate::space::PoolKey;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// One pool's.
 #[derive(Debug, Default)]
@@ -15,6 +17,8 @@ pub(crate) struct Gate {
     pub(crate) hands: tokio::sync::Mutex<()>,
     /// The chunk that was claimed from last, and in which life of the pool.
     place: Mutex<Option<(u64, u128)>>,
+    /// Nothing was left to claim for the reserve; not to be looked for again before this.
+    barren_until: Mutex<Option<Instant>>,
     /// The outcome of a commit was not told: runs may name this host that it does not know of.
     unclear: AtomicBool,
 }
@@ -42,6 +46,18 @@ impl Gate {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 
+    /// Whether there may be something to claim for the reserve.
+    pub(crate) fn is_fertile(&self) -> bool {
+        let until = self.barren_until.lock();
+        let until = until.unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    pub(crate) fn note_barren(&self) {
+        let until = self.barren_until.lock();
+        *until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + BARREN_TIME);
+    }
+
     pub(crate) fn note_unclear(&self) {
         self.unclear.store(true, Ordering::Release);
     }
@@ -64,3 +80,6 @@ impl Gates {
         Arc::clone(gate)
     }
 }
+
+/// Between two looks for a reserve in a pool that had none: each lists all of its chunks.
+const BARREN_TIME: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 use super::gate::Gate;
 use super::give::Gift;
 use super::held::{Part, RangeState};
-use super::{Life, RangeError, chunk_of, part_of, span_in};
+use super::{Fetched, Life, Need, RangeError, chunk_of, part_of, span_in};
 use crate::chunk::Span;
 use crate::live::usable;
 use crate::manager::{AddressManager, settle};
@@ -57,8 +57,11 @@ impl AddressManager {
             return Ok(());
         };
         if stock.used && stock.free < stock.reserve {
-            let need = super::Need::Any(usable(pool.subnet));
-            return self.claim(pool, gate, need).await.map(drop);
+            let need = Need::Any(usable(pool.subnet));
+            if gate.is_fertile() && self.claim(pool, gate, need).await? == Fetched::Nothing {
+                gate.note_barren();
+            }
+            return Ok(());
         }
         for _ in 0..RETURNS_MAX {
             let Some(stock) = self.stock(pool) else {

@@ -25,6 +25,7 @@ use crate::manager::AddressManager;
 use crate::space::PoolKey;
 use held::Part;
 use netloom_core::IpamError;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a host lacks.
@@ -72,6 +73,22 @@ impl AddressManager {
         need: Need,
         deadline: Instant,
     ) -> Result<Fetched, IpamError> {
+        let found = self.find(pool, need, deadline);
+        let found = tokio::time::timeout_at(deadline + STORE_TIME, found).await;
+        found.unwrap_or_else(|_| {
+            Err(IpamError::Unavailable {
+                what: "the store is slow; try again".to_owned(),
+                source: None,
+            })
+        })
+    }
+
+    async fn find(
+        &self,
+        pool: PoolKey,
+        need: Need,
+        deadline: Instant,
+    ) -> Result<Fetched, IpamError> {
         let gate = self.gates.of(pool);
         let _one_at_a_time = gate.fetching.lock().await;
         if self.has(pool, need) {
@@ -90,6 +107,9 @@ impl AddressManager {
             }
             match self.ask(pool, &gate, need, deadline).await? {
                 ask::Asked::Received => return Ok(Fetched::Some),
+                ask::Asked::Changed if Instant::now() >= deadline => {
+                    return Err(ask::restless(pool));
+                }
                 ask::Asked::Changed => {}
             }
         }
@@ -173,3 +193,7 @@ pub(crate) fn part_of(span: Span, chunk: u128) -> Part {
         last: base + u128::from(span.last),
     }
 }
+
+/// What a slow store may add to the time in which other hosts answer: a plugin call is answered
+/// within five seconds.
+const STORE_TIME: Duration = Duration::from_secs(3);
