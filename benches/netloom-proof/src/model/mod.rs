@@ -44,6 +44,23 @@ pub struct ModelReport {
     pub violations: Vec<Violation>,
 }
 
+impl ModelReport {
+    /// Whether every state was seen, every invariant held, and nothing was missing.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.complete && self.violations.is_empty() && self.never_met.is_empty()
+    }
+
+    /// Whether an address was handed out twice, or lost: what a planted bug must come to.
+    #[must_use]
+    pub fn does_harm(&self) -> bool {
+        let harm = properties::harm();
+        self.violations
+            .iter()
+            .any(|found| harm.contains(found.property))
+    }
+}
+
 /// An invariant that does not hold.
 #[derive(Debug, Clone, Serialize)]
 pub struct Violation {
@@ -66,10 +83,40 @@ pub struct Effort {
 /// The other invariants are noted on the way.
 #[must_use]
 pub fn run(plan: Plan, effort: Effort) -> ModelReport {
+    walk(plan, effort, None)
+}
+
+/// The shortest history in which an address is handed out twice.
+///
+/// The checker looks at properties a block of states at a time, so the first history that it tells may
+/// be a few steps too long: shorter ones are asked for until there is none.
+#[must_use]
+pub fn shortest(plan: &Plan, effort: Effort) -> Option<Violation> {
+    let effort = Effort {
+        threads: 1,
+        ..effort
+    };
+    let mut best = None;
+    loop {
+        let depth = best.as_ref().map(|best: &Violation| best.history.len());
+        let report = walk(plan.clone(), effort, depth);
+        let mut found = report.violations.into_iter();
+        match found.find(|violation| violation.property == properties::TWICE) {
+            Some(shorter) => best = Some(shorter),
+            None => return best,
+        }
+    }
+}
+
+/// A walk through all histories, or through those of fewer steps than `below`.
+fn walk(plan: Plan, effort: Effort, below: Option<usize>) -> ModelReport {
     let properties = properties::of(&plan);
     let clock = SystemClock::new();
+    // The checker counts worlds; the one before the first step is one of them.
+    let worlds = below.map_or(usize::MAX, |steps| steps + 1);
     let checker = Walk { plan: plan.clone() }
         .checker()
+        .target_max_depth(worlds)
         .threads(effort.threads)
         .timeout(effort.limit)
         .finish_when(HasDiscoveries::AnyOf(properties::harm()))

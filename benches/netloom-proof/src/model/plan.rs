@@ -47,6 +47,9 @@ pub enum Promise {
 pub enum Word {
     /// Its machine is off, its containers are gone; started again it must be refused.
     True,
+    /// It is so when it is forgotten; after a rollback that undid the forgetting somebody starts it
+    /// again, and nothing in the store is against it.
+    TrueForAWhile,
     /// It runs on.
     False,
 }
@@ -148,6 +151,107 @@ impl Plan {
         }
     }
 
+    /// The walks that are made at every change: seconds each.
+    #[must_use]
+    pub fn quick() -> Vec<Self> {
+        let three = Self {
+            name: "three hosts, two chunks",
+            hosts: 3,
+            addresses: [1, 1],
+            crashes: 1,
+            timeouts: 1,
+            ..Self::smoke()
+        };
+        let past = Self {
+            name: "two hosts; a store that goes back, and a host that is forgotten",
+            addresses: [1, 0],
+            crashes: 2,
+            timeouts: 2,
+            forgets: 1,
+            rollbacks: 1,
+            lost_writes: 3,
+            ..Self::smoke()
+        };
+        vec![Self::smoke(), three, past]
+    }
+
+    /// All walks: minutes.
+    #[must_use]
+    pub fn full() -> Vec<Self> {
+        let split = Self {
+            name: "three hosts, a chunk that is split, and a host that is forgotten",
+            hosts: 3,
+            crashes: 1,
+            timeouts: 1,
+            forgets: 1,
+            ..Self::smoke()
+        };
+        let past = Self {
+            name: "two hosts, a chunk that is split, any number of crashes and lost answers, and a \
+                   store that goes back",
+            rollbacks: 1,
+            lost_writes: 3,
+            ..Self::smoke()
+        };
+        let all = Self {
+            name: "three hosts, two chunks, every fault",
+            hosts: 3,
+            addresses: [1, 1],
+            crashes: 1,
+            timeouts: 1,
+            forgets: 1,
+            rollbacks: 1,
+            lost_writes: 1,
+            ..Self::smoke()
+        };
+        let mut walks = Self::quick();
+        walks.extend([split, past, all]);
+        walks
+    }
+
+    /// A store goes back and is written before the only witness spoke: what cannot be promised.
+    #[must_use]
+    pub fn unwitnessed() -> Self {
+        Self {
+            name: "a store that went back is written before the witness spoke",
+            crashes: 0,
+            timeouts: 0,
+            rollbacks: 1,
+            lost_writes: 2,
+            promise: Promise::AnyOrder,
+            ..Self::smoke()
+        }
+    }
+
+    /// An operator forgets a host that runs on.
+    #[must_use]
+    pub fn false_word() -> Self {
+        Self {
+            name: "a host that runs on is forgotten",
+            crashes: 0,
+            timeouts: 0,
+            forgets: 1,
+            word: Word::False,
+            ..Self::smoke()
+        }
+    }
+
+    /// A host is forgotten, the store goes back to before, the host is started again.
+    #[must_use]
+    pub fn undone_word() -> Self {
+        Self {
+            name: "a rollback undoes the forgetting of a host that is started again",
+            addresses: [1, 0],
+            crashes: 1,
+            timeouts: 0,
+            forgets: 1,
+            rollbacks: 1,
+            lost_writes: 3,
+            word: Word::TrueForAWhile,
+            ..Self::smoke()
+        }
+    }
+
     /// The smallest walk in which the planted bug can do harm.
     #[must_use]
     pub fn with(planted: Planted) -> Self {
@@ -171,6 +275,7 @@ impl Plan {
             | Planted::AssertLeaving
             | Planted::LeaveHealFirst
             | Planted::HealAlone => Self {
+                addresses: [1, 0],
                 rollbacks: 1,
                 lost_writes: 3,
                 ..base

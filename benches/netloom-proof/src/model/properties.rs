@@ -41,7 +41,8 @@ pub(super) fn harm() -> BTreeSet<&'static str> {
     [TWICE, LOST].into()
 }
 
-const TWICE: &str = "no address is handed out twice";
+/// I1.
+pub(super) const TWICE: &str = "no address is handed out twice";
 const LOST: &str = "no address is lost";
 
 /// What a walk must meet, or it would prove little.

@@ -446,7 +446,7 @@ impl Plan {
 
     fn forget(&self, world: &mut World, host: u8) -> Option<()> {
         let possible = match self.word {
-            Word::True => !world.is_ready(host),
+            Word::True | Word::TrueForAWhile => !world.is_ready(host),
             Word::False => true,
         };
         let idle = world.forgetting.is_none() && !world.store.is_forgotten(host);
@@ -455,7 +455,7 @@ impl Plan {
         if !world.is_gone(host) {
             spend(&mut world.faults.forgets)?;
         }
-        if self.word == Word::True {
+        if self.word != Word::False {
             world.host_mut(host).held = 0;
         }
         world.forgetting = Some(Forgetting { host, left: 0b11 });
