@@ -17,6 +17,9 @@ const SETTLE_AFTER: u64 = 4;
 /// What is in doubt is told of after three times that; some rounds and a busy machine on top.
 const CLEAN_WITHIN: u64 = 45;
 
+/// A look at the daemon's lists is taken again for so many seconds: it may be starting.
+const LOOK_WITHIN: u64 = 10;
+
 /// The holder's pauses are 0, 0.1, 0.2 and 0.4 s so far, and 0.8 s and more from here on.
 const DEATHS_IN_A_ROW: usize = 4;
 
@@ -184,7 +187,10 @@ impl Machine {
 
     /// Addresses that are not free, as Netloom tells them.
     fn held(&self) -> Result<Vec<String>> {
-        let list = self.host.netloom_json("address ls")?;
+        // A daemon that was to die may do so while it answers this.
+        let list = netloom_lab::wait_for("the list of addresses", LOOK_WITHIN, || {
+            self.host.netloom_json("address ls")
+        })?;
         let list = list.as_array().context("`address ls` gave no list")?;
         let ip = |entry: &serde_json::Value| Some(entry.get("ip")?.as_str()?.to_owned());
         Ok(list.iter().filter_map(ip).collect())
