@@ -67,6 +67,7 @@ fn the_document_tells_the_shortest_history_of_what_cannot_be_promised() {
         "/../../docs/address-protocol.md"
     );
     let document = std::fs::read_to_string(document).unwrap();
+    let mut untold = Vec::new();
     for plan in [Plan::unwitnessed(), Plan::undone_word(), Plan::false_word()] {
         let violation = shortest(&plan, EFFORT).expect("it cannot be promised");
         let numbered = (1..).zip(&violation.history);
@@ -74,6 +75,9 @@ fn the_document_tells_the_shortest_history_of_what_cannot_be_promised() {
             .map(|(n, step)| format!("{n:2}. {step}\n"))
             .collect();
         println!("{}:\n{told}", plan.name);
-        assert!(document.contains(&told), "{} is told otherwise", plan.name);
+        if !document.contains(&format!("```text\n{told}```")) {
+            untold.push(plan.name);
+        }
     }
+    assert_eq!(untold, Vec::<&str>::new());
 }
