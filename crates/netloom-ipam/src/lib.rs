@@ -123,6 +123,6 @@ mod sightings;
 mod space;
 mod table;
 
-pub use cluster::cluster_init;
+pub use cluster::{Copied, CopyError, Problem, cluster_init, store_check, store_copy, store_dump};
 pub use config::{ClusterConfig, HostRoutes, IpamConfig, NoRoutes, Seams, Sharing};
 pub use manager::AddressManager;

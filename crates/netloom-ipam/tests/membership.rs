@@ -437,3 +437,111 @@ async fn whatever_the_store_does_not_say_nothing_is_lost() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_live_cluster_moves_to_another_store() {
+    let old = initialised().await;
+    let mut machine = Machine::new("h1", &old);
+    let one = machine.start().await;
+    let pool = network(&one, "10.9.0.0/16").await.id;
+    let mut given = BTreeSet::new();
+    given.insert(take(&one, &pool, 1).await.unwrap());
+    let new = TestStore::default();
+    let ids = netloom_core::SystemClock::new();
+    let copied = netloom_ipam::store_copy(&old, &new, "etcd://b/n", &ids).await;
+    assert!(copied.is_err(), "two stores that call themselves one");
+    new.call("another");
+    // It is interrupted at each step, and made again.
+    let mut copied = None;
+    for at in 0..20 {
+        new.fail_next(
+            (0..at % 3)
+                .map(|_| Fault::UnknownDone)
+                .chain([Fault::Unavailable]),
+        );
+        let tried = netloom_ipam::store_copy(&old, &new, "etcd://b/n", &ids).await;
+        new.clear_faults();
+        if let Ok(done) = tried {
+            copied = Some(done);
+            break;
+        }
+    }
+    let copied = match copied {
+        Some(copied) => copied,
+        None => netloom_ipam::store_copy(&old, &new, "etcd://b/n", &ids)
+            .await
+            .unwrap(),
+    };
+    assert_eq!(copied.epoch, 2);
+    assert_eq!(netloom_ipam::store_check(&new).await.unwrap(), []);
+    pass(60).await;
+    // Fenced: it says where the store went, and goes on from what it owns.
+    given.insert(take(&one, &pool, 2).await.unwrap());
+    let refused = one.request_pool(exact("10.8.0.0/24")).await.unwrap_err();
+    assert!(is_unavailable(&refused, "etcd://b/n"), "{refused}");
+    drop(one);
+    machine.host.store = new;
+    let one = machine.start().await;
+    assert_eq!(one.cluster().await.epoch, 2);
+    for n in 10..1200 {
+        assert!(given.insert(take(&one, &pool, n).await.unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_finds_what_does_not_fit() {
+    let store = initialised().await;
+    let one = Machine::new("h1", &store).start().await;
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    take(&one, &pool, 1).await.unwrap();
+    pass(10).await;
+    assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+    let dump = netloom_ipam::store_dump(&store).await.unwrap();
+    assert!(
+        dump.iter()
+            .any(|(key, _)| key.as_str() == "pools/global/10.9.0.0-24")
+    );
+    let good = store.snapshot();
+    let spoil = |key: &str, from: &str, to: &str| {
+        let values = store.values();
+        let (_, value) = values.iter().find(|(k, _)| k.starts_with(key)).unwrap();
+        let text = String::from_utf8(value.clone()).unwrap();
+        assert!(text.contains(from), "{text}");
+        let key = values
+            .iter()
+            .find(|(k, _)| k.starts_with(key))
+            .unwrap()
+            .0
+            .clone();
+        store.put(&key, text.replace(from, to).into_bytes());
+    };
+    for (key, from, to) in [
+        ("epoch", "1", "moved:zk://h/n"),
+        ("hosts/h1", "member", "forgotten"),
+        ("hosts/h1", "\"host\":\"h1\"", "\"host\":\"h2\""),
+        ("chunks/global/10.9.0.0-24/0/00", "\"h1\"", "\"h7\""),
+        (
+            "chunks/global/10.9.0.0-24/0/00",
+            "\"generation\":1",
+            "\"generation\":9",
+        ),
+        ("pools/global/10.9.0.0-24", "active", "released"),
+        ("pools/global/10.9.0.0-24", "version", "verse"),
+        ("heal", "[]", "[\"h1\"]"),
+    ] {
+        spoil(key, from, to);
+        let found = netloom_ipam::store_check(&store).await.unwrap();
+        assert!(!found.is_empty(), "{key}: {from} became {to}");
+        store.restore(&good);
+    }
+    store.put("pools/global/10.9.0.0-16", {
+        let values = store.values();
+        let pool = values
+            .iter()
+            .find(|(k, _)| k.starts_with("pools/"))
+            .unwrap();
+        pool.1.clone()
+    });
+    let found = netloom_ipam::store_check(&store).await.unwrap();
+    assert!(found[0].what.contains("overlaps"), "{found:?}");
+}

@@ -35,6 +35,8 @@ pub(crate) struct Me {
 pub(crate) enum Verdict {
     /// The store has no epoch: a person's business.
     Empty,
+    /// The store was left for another one, with all that this host owns; says for which.
+    Moved(String),
     /// This host may not take part; says why.
     Stop(String),
     /// The store lost its past; says how that shows. This epoch is to begin.
@@ -63,7 +65,7 @@ pub(crate) fn judge(me: &Me, memory: &Memory, look: &Look) -> Verdict {
     let number = match look.epoch.as_ref().map(|epoch| &epoch.record) {
         None => return Verdict::Empty,
         Some(EpochRecord::Moved(to)) => {
-            return Verdict::Stop(format!(
+            return Verdict::Moved(format!(
                 "the store was left for {to}: set `store` to that one, and restart netloomd"
             ));
         }

@@ -59,7 +59,7 @@ impl Member {
                     tracing::error!(epoch = next, "the store lost its past: {why}");
                     self.begin(&look, next, remembered, deadline).await
                 }
-                Verdict::Stop(why) => return Err(unavailable(why)),
+                Verdict::Stop(why) | Verdict::Moved(why) => return Err(unavailable(why)),
                 Verdict::Empty => return Err(unavailable(self.why_not())),
                 Verdict::Assert => match self.start(&look, deadline).await {
                     Ok(()) => return Ok(Meeting::Assert),
@@ -183,9 +183,10 @@ impl Member {
                 state.joined = None;
                 state.standing = Standing::Stopped { why: why.clone() };
             }
-            Verdict::Empty | Verdict::Begin(..) => {
+            Verdict::Empty | Verdict::Begin(..) | Verdict::Moved(_) => {
                 state.joined = None;
                 let why = match &verdict {
+                    Verdict::Moved(why) => why.clone(),
                     Verdict::Begin(_, why) => format!("the store lost its past: {why}"),
                     _ => empty_store(state.memory.is_blank()),
                 };

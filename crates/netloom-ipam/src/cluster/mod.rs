@@ -1,6 +1,8 @@
 //! The hosts that share a store: who takes part, in which epoch, and what happens when the store
 //! lost its past. docs/address-protocol.md is the rule.
 
+mod check;
+mod copy;
 mod forget;
 mod heal;
 mod init;
@@ -14,6 +16,8 @@ mod status;
 mod tend;
 mod view;
 
+pub use check::{Problem, store_check, store_dump};
+pub use copy::{Copied, CopyError, store_copy};
 pub use init::cluster_init;
 
 pub(crate) use member::{Member, RangeError};

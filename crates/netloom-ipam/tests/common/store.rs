@@ -33,6 +33,7 @@ struct Inner {
     file: Option<PathBuf>,
     /// Whether it does not answer at all.
     away: bool,
+    name: &'static str,
     changes: tokio::sync::watch::Sender<u64>,
 }
 
@@ -80,6 +81,11 @@ impl TestStore {
     /// Whether it answers.
     pub fn set_away(&self, away: bool) {
         self.0.lock().unwrap().away = away;
+    }
+
+    /// Its identity ends with this.
+    pub fn call(&self, name: &'static str) {
+        self.0.lock().unwrap().name = name;
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -182,7 +188,8 @@ fn versioned((version, value): &(u64, Vec<u8>)) -> Versioned {
 impl Store for TestStore {
     async fn identity(&self) -> Result<StoreIdentity, StoreError> {
         self.answers()?;
-        Ok(StoreIdentity("test".to_owned()))
+        let name = &self.0.lock().unwrap().name;
+        Ok(StoreIdentity(format!("test{name}")))
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
