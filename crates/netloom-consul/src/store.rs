@@ -44,8 +44,7 @@ pub struct ConsulStore {
 }
 
 impl ConsulStore {
-    /// The store that `config` names; its prefix is left to a
-    /// [`PrefixStore`](https://docs.rs/netloom-store) around it.
+    /// The store that `config` names; its prefix is left to a wrapper around it.
     ///
     /// # Errors
     /// `Unavailable` when a file of the configuration cannot be used. A server that is away is no
@@ -64,12 +63,19 @@ impl ConsulStore {
         })
     }
 
-    /// The index of the latest change to any key of this server. It never goes back while the
-    /// server's data live: keep it, with the identity, to notice a server put back from a copy.
+    /// How far the server was seen to have come: the highest index of a change. After
+    /// [`Store::identity`] or [`ConsulStore::latest`] it is that of the latest change to any key.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.epoch.seen()
+    }
+
+    /// Asks for the index of the latest change to any key. It never goes back while the server's
+    /// data live: keep it, with the identity, to notice a server put back from a copy.
     ///
     /// # Errors
     /// See [`StoreError`]; `WrongEpoch` when the server was seen further than it is now.
-    pub async fn mark(&self) -> Result<u64, StoreError> {
+    pub async fn latest(&self) -> Result<u64, StoreError> {
         self.epoch.check_read()?;
         let before = self.epoch.seen();
         let answer = self.read(Call::get(key_path(NOTHING))).await?;
@@ -204,7 +210,10 @@ impl Store for ConsulStore {
         let mut trouble = None;
         for _ in 0..IDENTITY_TRIES {
             if let Some(row) = self.row(IDENTITY).await? {
-                return parse_identity(&row.versioned()?.value);
+                let identity = parse_identity(&row.versioned()?.value)?;
+                // Whoever compares identities compares marks as well.
+                self.latest().await?;
+                return Ok(identity);
             }
             // Whatever becomes of it, the next read tells: of all creators one has won.
             let id = format!("{:016x}{:016x}", random(), random());

@@ -18,14 +18,17 @@ async fn a_compare_and_swap_answered_false_with_status_200_is_lost() {
             assert_eq!(seen.line, "PUT /v1/kv/netloom.identity?cas=0");
             says(200, "false")
         }
-        _ => says(
+        2 => says(
             200,
             &format!("[{}]", row("netloom.identity", encoded, 9, 0)),
         ),
+        _ => Reply::Bytes(answer(404, 77, "")),
     })
     .await;
-    let identity = fake.store().await.identity().await.unwrap();
+    let store = fake.store().await;
+    let identity = store.identity().await.unwrap();
     assert_eq!(identity, StoreIdentity(format!("consul-{theirs}")));
+    assert_eq!(store.mark(), 77);
 }
 
 #[tokio::test]
@@ -211,9 +214,12 @@ async fn a_server_seen_further_than_it_is_now_was_put_back() {
     })
     .await;
     let store = fake.store().await;
-    assert_eq!(store.mark().await.unwrap(), 100);
-    let mark = store.mark().await;
-    assert!(matches!(mark, Err(StoreError::WrongEpoch(_))), "{mark:?}");
+    assert_eq!(store.latest().await.unwrap(), 100);
+    let latest = store.latest().await;
+    assert!(
+        matches!(latest, Err(StoreError::WrongEpoch(_))),
+        "{latest:?}"
+    );
 }
 
 /// Sessions end before their time when the servers say so.

@@ -50,7 +50,13 @@ async fn a_wiped_server_has_another_identity() {
     block_in_place(|| servers.restart(0)).unwrap();
     assert_eq!(one.identity().await.unwrap(), identity);
     block_in_place(|| servers.wipe().and_then(|()| servers.start_all())).unwrap();
-    assert_ne!(one.identity().await.unwrap(), identity);
+    assert_ne!(store(&servers).await.identity().await.unwrap(), identity);
+    // Who knew the old one may also see that it holds less.
+    match one.identity().await {
+        Ok(now) => assert_ne!(now, identity),
+        Err(StoreError::WrongEpoch(_)) => {}
+        Err(other) => panic!("{other:?}"),
+    }
 }
 
 /// A server put back from a copy: its indexes go backwards, and the watch wakes.
@@ -68,7 +74,7 @@ async fn a_server_put_back_from_a_copy_is_another_epoch() {
         store_before.commit(lost).await.unwrap();
     }
     let mut watch = store_before.watch(&key("dir")).await.unwrap();
-    let mark = store_before.mark().await.unwrap();
+    let mark = store_before.latest().await.unwrap();
     servers.stop_all().unwrap();
     servers.restore_data().unwrap();
     block_in_place(|| servers.start_all()).unwrap();
@@ -89,7 +95,9 @@ async fn a_server_put_back_from_a_copy_is_another_epoch() {
     let read = store_before.get(&key("dir/a")).await;
     assert!(matches!(read, Err(StoreError::WrongEpoch(_))), "{read:?}");
     // Whoever opens it anew sees it by the mark that was kept.
-    assert!(store(&servers).await.mark().await.unwrap() < mark);
+    let anew = store(&servers).await;
+    anew.identity().await.unwrap();
+    assert!(anew.mark() < mark);
 }
 
 #[tokio::test(flavor = "multi_thread")]
