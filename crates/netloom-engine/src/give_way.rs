@@ -7,6 +7,7 @@
 
 use netloom_core::{
     ControlError, DriverError, EndpointSpec, EndpointState, EndpointView, PublishedPort,
+    crash_point,
 };
 use netloom_types::{EndpointId, HostPorts, NetworkId, PortBinding};
 
@@ -23,6 +24,8 @@ impl Inner {
         endpoint: &EndpointId,
         wanted: Vec<PortBinding>,
     ) -> Result<(Outcome, Reply), ControlError> {
+        // Nothing of the wish is on record yet.
+        crash_point!("engine.publish.asked");
         let event = Event::Publish(endpoint.clone(), wanted.clone());
         let refused = match self.endpoint_event(network, endpoint, event.clone()).await {
             Err(error) if is_taken(&error) => error,
