@@ -74,8 +74,9 @@
 //!
 //! With a user and a password (SASL DIGEST-MD5), nodes belong to whoever made them: all hosts of a
 //! cluster log in as the same user. Without, anybody may do anything. Passwords and certificates are
-//! read for every session, certificates also when a connection was lost. Nothing above the prefix is
-//! touched but to create it; where that is not allowed, let an operator create it.
+//! read for every session, certificates also every 10 s, for the session's next connection. Nothing
+//! above the prefix is touched but to create it; where that is not allowed, let an operator create
+//! it.
 //!
 //! # Servers to avoid
 //!

@@ -18,6 +18,10 @@ use zookeeper_client::{Client, SessionState, TlsDynamicCerts};
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
 
+/// How often the files of certificates are read while a session lasts. The library connects again at
+/// once when a connection is lost, with what it has by then.
+const RENEWAL: Duration = Duration::from_secs(10);
+
 /// A session that was greeted by the store that is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -186,17 +190,22 @@ impl Keeper {
         drop(client);
         loop {
             let state = tokio::select! {
-                state = connection.changed() => state,
+                state = connection.changed() => Some(state),
+                () = tokio::time::sleep(RENEWAL), if certs.is_some() => None,
                 broken = self.broken.wait_for(|broken| *broken >= number) => {
                     drop(broken);
                     return;
                 }
             };
             match state {
-                SessionState::SyncConnected | SessionState::ConnectedReadOnly => {}
-                SessionState::Disconnected => self.renew(certs.as_ref()).await,
-                SessionState::Expired | SessionState::AuthFailed | SessionState::Closed => {
-                    tracing::info!(%state, "a session with ZooKeeper ended");
+                None | Some(SessionState::Disconnected) => self.renew(certs.as_ref()).await,
+                Some(SessionState::SyncConnected | SessionState::ConnectedReadOnly) => {}
+                Some(
+                    ended @ (SessionState::Expired
+                    | SessionState::AuthFailed
+                    | SessionState::Closed),
+                ) => {
+                    tracing::info!(state = %ended, "a session with ZooKeeper ended");
                     return;
                 }
             }

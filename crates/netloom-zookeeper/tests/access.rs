@@ -5,7 +5,8 @@ mod common;
 
 use common::{create, key, open, suite, until};
 use netloom_core::store::{CommitError, Operation, Store, StoreError, Transaction};
-use netloom_core::{Login, RemoteStoreConfig, StoreKind};
+use netloom_core::{ClientIdentity, Login, RemoteStoreConfig, StoreKind};
+use netloom_lab::proxy::Proxy;
 use netloom_lab::servers::{Shape, StoreOptions, StoreServer};
 use std::path::Path;
 use zookeeper_client::{Acl, Acls, Client, CreateMode, Permission, SaslOptions};
@@ -113,4 +114,49 @@ async fn nodes_belong_to_the_user_that_made_them() {
             "{at}: {change:?}"
         );
     }
+}
+
+/// Certificates are read anew for every session, and again and again while one lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_replaced_without_a_restart() {
+    let options = StoreOptions::new(StoreKind::ZooKeeper, Shape::Single).tls();
+    let server = StoreServer::with(&options).unwrap();
+    let stranger = StoreServer::with(&options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key_file) = (dir.path().join("cert"), dir.path().join("key"));
+    let copy = |from: &StoreServer| {
+        let identity = from.url().tls.identity.unwrap();
+        std::fs::copy(identity.cert, &cert).unwrap();
+        std::fs::copy(identity.key, &key_file).unwrap();
+    };
+    let proxy = Proxy::start(server.endpoints().pop().unwrap(), 1)
+        .await
+        .unwrap();
+    let mut config = server.url_by(&[proxy.address()]);
+    config.tls.identity = Some(ClientIdentity {
+        cert: cert.clone(),
+        key: key_file.clone(),
+    });
+    copy(&stranger);
+    let store = open(&config).await;
+    let read = store.get(&key("a")).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    copy(&server);
+    until("the right certificate is used", || async {
+        store.get(&key("a")).await.is_ok()
+    })
+    .await;
+
+    // A session that runs, and loses its connection.
+    copy(&stranger);
+    until("the wrong certificate is used", || async {
+        proxy.cut();
+        store.get(&key("a")).await.is_err()
+    })
+    .await;
+    copy(&server);
+    until("the right certificate is used", || async {
+        store.get(&key("a")).await.is_ok()
+    })
+    .await;
 }
