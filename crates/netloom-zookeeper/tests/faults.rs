@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{create, key, only, open, raw, single, three, until};
+use common::{Counters, create, key, only, open, raw, single, three, until};
 use netloom_core::store::{CommitError, Key, Liveness, Operation, Store, StoreError, Transaction};
 use netloom_types::HostId;
 use netloom_zookeeper::ZooKeeperStore;
@@ -186,4 +186,21 @@ async fn hosts_are_alive_as_long_as_their_sessions() {
         here.alive().await.unwrap() == hosts[..1]
     })
     .await;
+}
+
+/// The others go on without it; when it wakes, it still believes for a moment that it leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counts_are_neither_lost_nor_doubled_when_the_leader_freezes_and_wakes() {
+    let servers = three();
+    let counters = Counters::start(&servers.url(), 100).await;
+    let leader = servers.leader().unwrap();
+    counters.progress(20).await;
+    servers.pause(leader).unwrap();
+    counters.progress(20).await;
+    assert!(
+        counters.is_busy(),
+        "they were done before they could notice"
+    );
+    servers.resume(leader).unwrap();
+    counters.settle().await;
 }
