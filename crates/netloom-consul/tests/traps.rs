@@ -147,3 +147,22 @@ async fn an_outage_is_told_and_survived() {
     // What happened meanwhile was missed, and the watch says so.
     watch.changed().await.unwrap();
 }
+
+/// Operators may lower Consul's limits below the contract's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_over_the_servers_limit_is_told_as_too_large() {
+    let lowered = "limits { kv_max_value_size = 1000 txn_max_req_len = 4000 }";
+    let options = consul(Shape::Single).setting("-hcl").setting(lowered);
+    let servers = start(&options);
+    let store = store(&servers).await;
+    let write =
+        |name: &str, bytes: usize| Transaction::new([Operation::Create(key(name), vec![0; bytes])]);
+    store.commit(write("fits", 1000)).await.unwrap();
+    let outcome = store.commit(write("does-not", 8000)).await;
+    assert!(matches!(outcome, Err(CommitError::TooLarge)), "{outcome:?}");
+    assert!(store.get(&key("does-not")).await.unwrap().is_none());
+    // Within the request's limit, but not within the value's.
+    let outcome = store.commit(write("does-not", 2000)).await;
+    assert!(matches!(outcome, Err(CommitError::TooLarge)), "{outcome:?}");
+    assert!(store.get(&key("does-not")).await.unwrap().is_none());
+}
