@@ -6,6 +6,7 @@ use netloom_core::{
 };
 use netloom_drivers::Inside;
 use netloom_engine::Engine;
+use netloom_ipam::AddressManager;
 use netloom_linux::{Kernel, LinuxKernel};
 use netloom_store::CountingStore;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ pub(crate) struct Daemon {
     pub(crate) config: Config,
     pub(crate) engine: Engine,
     pub(crate) ipam: Arc<dyn IpamAdmin>,
+    /// The same, where more of it is needed: hosts, and what it does without being asked.
+    pub(crate) addresses: Arc<AddressManager>,
     pub(crate) kernel: Arc<dyn Kernel>,
     /// The kernel that tells of changes; none in tests.
     pub(crate) monitor: Option<Arc<LinuxKernel>>,

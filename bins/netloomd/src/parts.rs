@@ -10,20 +10,21 @@ use netloom_drivers::{
 };
 use netloom_engine::{Engine, Parts};
 use netloom_ipam::journal::{DirDisk, Disk};
-use netloom_ipam::{AddressManager, HostRoutes, IpamConfig, Seams};
+use netloom_ipam::{AddressManager, ClusterConfig, HostRoutes, IpamConfig, Seams, Sharing};
 use netloom_linux::{Kernel, LinuxKernel};
 use netloom_store::{CountingStore, EmbeddedStore};
+use netloom_stores::SharedStore;
 use netloom_types::{BootId, HostId, Subnet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, Toggle};
+use crate::config::{Config, STORE_FILE, StoreSetting, Toggle};
 use crate::daemon::{Daemon, Seen};
 use crate::docker_admin::DockerAdmin;
 use crate::docker_numbers;
 use crate::metrics::Metrics;
 use crate::next_pool::NextPool;
-use crate::state_dir::{StateDir, boot_id};
+use crate::state_dir::{StateDir, boot_id, machine_id};
 
 /// What lies below the parts: the machine, or a test's model of it.
 #[derive(Debug)]
@@ -31,7 +32,10 @@ pub(crate) struct Ground {
     pub(crate) kernel: Arc<dyn Kernel>,
     /// The kernel that tells of changes; none in tests.
     pub(crate) monitor: Option<Arc<LinuxKernel>>,
+    /// This host's own: networks, endpoints, and pools where no store is shared.
     pub(crate) store: Arc<dyn Store>,
+    /// The one that hosts share.
+    pub(crate) shared: Option<Arc<dyn Store>>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -51,7 +55,13 @@ pub(crate) async fn build(
     let linux = Arc::new(LinuxKernel::open().context(
         "speaking to the kernel: netloomd needs CAP_NET_ADMIN and CAP_NET_RAW, and nftables",
     )?);
-    let store_path = state.join("store.redb");
+    let (store_path, shared) = match &config.store {
+        StoreSetting::File(path) => (path.clone(), None),
+        StoreSetting::Shared(remote) => {
+            let shared: Arc<dyn Store> = Arc::new(SharedStore::new((**remote).clone()));
+            (state.join(STORE_FILE), Some(shared))
+        }
+    };
     let ground = Ground {
         kernel: Arc::clone(&linux) as _,
         monitor: Some(linux),
@@ -59,6 +69,7 @@ pub(crate) async fn build(
             EmbeddedStore::open(&store_path)
                 .with_context(|| format!("opening the store {}", store_path.display()))?,
         ),
+        shared,
         disk: Arc::new(
             DirDisk::open(&state.join("journal")).context("opening the address journal")?,
         ),
@@ -76,10 +87,23 @@ pub(crate) async fn assemble(
     config: Config,
     mut ground: Ground,
 ) -> anyhow::Result<(Arc<Daemon>, PluginState)> {
-    let counts = Arc::new(CountingStore::new(Arc::clone(&ground.store)));
-    ground.store = Arc::clone(&counts) as _;
-    let identity = ground.store.identity().await.context("reading the store")?;
-    let ipam = addresses(&config, &ground).await?;
+    // What is counted is the store that pools lie in: with others, the one that is shared.
+    let pools = ground.shared.as_mut().unwrap_or(&mut ground.store);
+    let counts = Arc::new(CountingStore::new(Arc::clone(pools)));
+    *pools = Arc::clone(&counts) as _;
+    let told_as = match &ground.shared {
+        None => {
+            ground
+                .store
+                .identity()
+                .await
+                .context("reading the store")?
+                .0
+        }
+        Some(_) => config.store.url(),
+    };
+    let manager = addresses(&config, &ground).await?;
+    let ipam: Arc<dyn IpamAdmin> = Arc::clone(&manager) as _;
     let interface_numbers = FirstInterfaceNumber::new(
         config
             .first_interface_number
@@ -94,6 +118,7 @@ pub(crate) async fn assemble(
         kernel,
         monitor,
         store,
+        shared: _,
         disk: _,
         runtime,
         clock,
@@ -125,6 +150,7 @@ pub(crate) async fn assemble(
         config,
         engine,
         ipam,
+        addresses: manager,
         monitor,
         kernel,
         runtime,
@@ -134,14 +160,14 @@ pub(crate) async fn assemble(
         clock,
         counts,
         host: host.to_string(),
-        store: identity.0,
+        store: told_as,
         seen: Seen::default(),
         inside,
     };
     Ok((Arc::new(daemon), plugin))
 }
 
-async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<dyn IpamAdmin>> {
+async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<AddressManager>> {
     let mut ipam = IpamConfig::new(ground.host.clone(), ground.boot.clone());
     ipam.settle_after = config.settle_after;
     // As small as can be where a test kills at named steps, so that it comes to compaction soon.
@@ -151,9 +177,17 @@ async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<dyn I
     if let Some(pools) = &config.default_pools {
         ipam.default_pools = pools.iter().map(|p| (p.base, p.prefix_len)).collect();
     }
+    let (store, mirror) = match &ground.shared {
+        None => (Arc::clone(&ground.store), None),
+        Some(shared) => {
+            ipam.sharing = Sharing::Cluster(ClusterConfig::new(machine_id()));
+            (Arc::clone(shared), Some(Arc::clone(&ground.store)))
+        }
+    };
     let seams = Seams {
         disk: Arc::clone(&ground.disk),
-        store: Arc::clone(&ground.store),
+        store,
+        mirror,
         routes: Arc::new(KernelRoutes(Arc::clone(&ground.kernel))),
         clock: Arc::clone(&ground.clock),
         ids: Arc::clone(&ground.ids),

@@ -49,6 +49,7 @@ pub(crate) async fn daemon(
         ))),
         Toggle::Off => None,
     };
+    let tending = tokio::spawn(Arc::clone(&daemon.addresses).tend());
     tokio::spawn(beat());
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
@@ -71,6 +72,7 @@ pub(crate) async fn daemon(
         tracing::warn!("some answers were not finished in time; their work is on record");
     }
     rounds.abort();
+    tending.abort();
     if let Some(watcher) = watcher {
         watcher.abort();
     }

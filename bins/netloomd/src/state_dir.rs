@@ -104,6 +104,12 @@ pub(crate) fn boot_id() -> anyhow::Result<BootId> {
     BootId::new(text.trim()).with_context(|| format!("{path} does not hold a boot id"))
 }
 
+/// The operating system's id of this machine (machine-id(5)); empty where there is none.
+pub(crate) fn machine_id() -> String {
+    let text = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

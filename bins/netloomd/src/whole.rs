@@ -129,6 +129,7 @@ impl Machine {
             kernel: Arc::clone(&self.kernel) as Arc<dyn Kernel>,
             monitor: None,
             store: Arc::clone(&self.store),
+            shared: None,
             disk: Arc::new(DirDisk::open(&self.dir.path().join("journal")).unwrap()),
             runtime: Arc::clone(&self.docker) as _,
             clock: Arc::clone(&self.clock) as _,

@@ -1,6 +1,7 @@
 //! The local API: every route of netloom-api's table, with its handler.
 
 mod change;
+mod cluster;
 pub(crate) mod convert;
 mod error;
 mod peer;
@@ -76,6 +77,10 @@ fn handler(route: &Route) -> Option<MethodRouter<Arc<Daemon>>> {
         (Method::Post, "audit") => post(change::audit),
         (Method::Get, "doctor") => get(read::doctor),
         (Method::Post, "uninstall") => post(change::uninstall),
+        (Method::Get, "cluster") => get(cluster::cluster),
+        (Method::Post, "init_cluster") => post(cluster::init),
+        (Method::Get, "hosts") => get(cluster::hosts),
+        (Method::Post, "forget_host") => post(cluster::forget),
         _ => return None,
     })
 }

@@ -4,7 +4,7 @@ mod layer;
 mod store;
 
 pub(crate) use layer::{Layer, LogFormat, Toggle};
-pub(crate) use store::StoreSetting;
+pub(crate) use store::{FILE as STORE_FILE, StoreSetting};
 
 use netloom_types::{ParseError, Subnet};
 use std::net::SocketAddr;

@@ -139,4 +139,4 @@ fn bad(key: &'static str, reason: impl Into<String>) -> ConfigError {
 }
 
 /// The embedded store's file in the state directory.
-const FILE: &str = "store.redb";
+pub(crate) const FILE: &str = "store.redb";
