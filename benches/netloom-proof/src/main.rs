@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_proof::model::{self, Effort, ModelReport, Plan, Planted};
 use serde::Serialize;
 
@@ -22,11 +22,19 @@ enum Proof {
     Model(ModelArgs),
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Walks {
+    /// Seconds.
+    Quick,
+    /// Minutes.
+    Full,
+}
+
 #[derive(Debug, Args)]
 struct ModelArgs {
-    /// Only the walks of a few seconds.
-    #[arg(long)]
-    quick: bool,
+    /// How much to walk through.
+    #[arg(long, value_enum, default_value_t = Walks::Full)]
+    walks: Walks,
     /// Threads of a walk.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -65,10 +73,9 @@ fn prove_model(args: &ModelArgs) -> anyhow::Result<ExitCode> {
         }
         report
     };
-    let plans = if args.quick {
-        Plan::quick()
-    } else {
-        Plan::full()
+    let plans = match args.walks {
+        Walks::Quick => Plan::quick(),
+        Walks::Full => Plan::full(),
     };
     let walks: Vec<_> = plans.into_iter().map(walk).collect();
     let planted: Vec<_> = Planted::ALL.map(Plan::with).map(walk).into();

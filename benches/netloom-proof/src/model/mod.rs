@@ -4,6 +4,8 @@
 //! The walk is breadth first, so a violation comes with a shortest history. What the model leaves
 //! out, and why, stands in `docs/address-protocol.md`.
 
+mod commits;
+mod members;
 mod plan;
 mod properties;
 mod step;
