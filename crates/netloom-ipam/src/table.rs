@@ -134,6 +134,15 @@ impl Table {
             }
             Event::Unreserved { pool, index, at } => self.ledger(pool)?.unreserved(index, at),
             Event::Cooling { pool, index, at } => Ok(self.ledger(pool)?.cool(index, at)),
+            range @ (Event::RangeOwned { .. }
+            | Event::RangeLeaving { .. }
+            | Event::RangeKept { .. }
+            | Event::RangeLeft { .. }) => self.apply_range(range),
+        }
+    }
+
+    fn apply_range(&mut self, event: Event) -> Result<Effect, String> {
+        match event {
             Event::RangeOwned {
                 pool,
                 part,
@@ -147,6 +156,7 @@ impl Table {
                 generation,
             } => self.ledger(pool)?.kept(part, generation),
             Event::RangeLeft { pool, part } => self.ledger(pool)?.left(part),
+            _ => Ok(Effect::default()),
         }
     }
 

@@ -7,125 +7,12 @@
 
 mod common;
 
-use common::{Host, Random, any, exact, gateway, ip, mac, pool_request, subnet, this};
+use common::group::{HOSTS, Node, group, joined};
+use common::{Random, gateway, ip, mac, pool_request, subnet, this};
 use netloom_core::{Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, WantedPool};
-use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, Sharing};
-use netloom_types::{BootId, HostId, PoolId};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// One host of the group: what survives its process, and the process.
-struct Node {
-    name: &'static str,
-    host: Host,
-    ipam: Arc<AddressManager>,
-    pool: Option<PoolId>,
-    /// Whether it looks at what others want.
-    attentive: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn config(name: &str) -> IpamConfig {
-    let mut config = IpamConfig {
-        host: HostId::new(name).unwrap(),
-        boot: BootId::new("boot-1").unwrap(),
-        ..Host::config()
-    };
-    config.sharing = Sharing::Cluster(ClusterConfig::new(format!("machine-of-{name}")));
-    config
-}
-
-async fn open(name: &'static str, host: Host) -> Node {
-    let ipam = AddressManager::open(config(name), host.seams()).await;
-    let ipam = Arc::new(ipam.unwrap());
-    let attentive = Arc::new(AtomicBool::new(true));
-    let (looks, serves) = (Arc::clone(&attentive), Arc::clone(&ipam));
-    let task = tokio::spawn(async move {
-        loop {
-            if looks.load(Ordering::Relaxed) {
-                // A store that is away is part of the tests.
-                let _ = serves.on_change().await;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    Node {
-        name,
-        host,
-        ipam,
-        pool: None,
-        attentive,
-        task,
-    }
-}
-
-async fn group(names: &[&'static str]) -> Vec<Node> {
-    let first = Host::new(1);
-    first.store.put("epoch", b"1".to_vec());
-    let mut nodes = Vec::new();
-    for (n, name) in names.iter().enumerate() {
-        let mut host = Host::new(100 + n as u64);
-        host.store = first.store.clone();
-        host.clock = Arc::clone(&first.clock);
-        nodes.push(open(name, host).await);
-    }
-    // Each learns of the others.
-    for node in &mut nodes {
-        node.reopen().await;
-    }
-    nodes
-}
-
-impl Node {
-    /// The process dies, and another one starts on the same disk.
-    async fn reopen(&mut self) {
-        self.task.abort();
-        self.host.disk.lose_process();
-        let pool = self.pool.clone();
-        let next = open(self.name, self.host.clone()).await;
-        *self = next;
-        self.pool = pool;
-    }
-
-    async fn join(&mut self, text: &str) {
-        let grant = self.ipam.request_pool(exact(text)).await.unwrap();
-        self.pool = Some(grant.id);
-    }
-
-    fn pool(&self) -> &PoolId {
-        self.pool.as_ref().unwrap()
-    }
-
-    async fn take(&self, n: u32) -> Result<IpAddr, IpamError> {
-        let got = self.ipam.request_address(any(self.pool(), mac(n))).await?;
-        Ok(got.ip())
-    }
-
-    async fn give(&self, ip: IpAddr) {
-        self.ipam.release_address(self.pool(), ip).await.unwrap();
-    }
-}
-
-async fn joined(names: &[&'static str], text: &str) -> Vec<Node> {
-    let mut nodes = group(names).await;
-    for node in &mut nodes {
-        node.join(text).await;
-        let request = gateway(node.pool());
-        node.ipam.request_address(request).await.unwrap();
-    }
-    nodes
-}
-
-const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 
 /// A pool of 101 addresses: 126 without the gateway and 24 others.
 async fn pool_of_101() -> Vec<Node> {
@@ -201,7 +88,7 @@ async fn a_holder_that_does_not_answer_is_named() {
     for n in 0..5 {
         nodes[1].take(n).await.unwrap();
     }
-    nodes[1].attentive.store(false, Ordering::Relaxed);
+    nodes[1].attend(false);
     let mut last = None;
     for n in 0..20 {
         if let Err(error) = nodes[0].take(n).await {
@@ -213,7 +100,7 @@ async fn a_holder_that_does_not_answer_is_named() {
     assert!(matches!(error, IpamError::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("h2"), "{error}");
     // It is back, and gives what it has.
-    nodes[1].attentive.store(true, Ordering::Relaxed);
+    nodes[1].attend(true);
     nodes[0].take(99).await.unwrap();
 }
 
@@ -317,7 +204,7 @@ async fn what_a_host_does_not_need_comes_back() {
         nodes[0].ipam.keep().await.unwrap();
     }
     // h1 is silent now: h2 gets what it returned without it.
-    nodes[0].attentive.store(false, Ordering::Relaxed);
+    nodes[0].attend(false);
     for n in 0..2500 {
         nodes[1].take(n).await.unwrap();
     }

@@ -17,6 +17,8 @@ enum Deed {
     Assert(Span, u8),
 }
 
+type Fits = Box<dyn Fn(&Holder) -> bool>;
+
 fn host(number: u8) -> Arc<str> {
     format!("h{number}").into()
 }
@@ -39,7 +41,7 @@ impl Naive {
     /// Whether it was allowed.
     fn apply(&mut self, deed: &Deed) -> bool {
         let owned = |h: u8| Holder::Owned(host(h));
-        let (span, fits, to, idle): (_, Box<dyn Fn(&Holder) -> bool>, _, _) = match deed.clone() {
+        let (span, fits, to, idle): (_, Fits, _, _) = match deed.clone() {
             Deed::Claim(span, h) => (span, Box::new(|x| *x == Holder::Nobody), owned(h), 0),
             Deed::Offer(span, a, b, idle) => {
                 let from = owned(a);

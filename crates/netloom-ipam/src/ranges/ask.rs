@@ -41,9 +41,8 @@ impl AddressManager {
     ) -> Result<Asked, IpamError> {
         let life = self.life(pool)?;
         let before = self.held_by_others(pool, life, need).await?;
-        let holders = match self.holders(pool, need, &before)? {
-            Some(holders) => holders,
-            None => return Ok(Asked::Changed),
+        let Some(holders) = self.holders(pool, need, &before)? else {
+            return Ok(Asked::Changed);
         };
         if holders.is_empty() {
             return Err(self.full(pool, need));
@@ -51,14 +50,14 @@ impl AddressManager {
         let first = self.richest(pool, &holders);
         let rounds = first.map(|host| BTreeSet::from([host]));
         for asked in rounds.into_iter().chain([holders.clone()]) {
-            let round = self.round(pool, life, need, &asked, deadline).await?;
+            let round = self.round(life, need, &asked, deadline).await?;
             if let Some(by) = round.in_use() {
                 return Err(in_use(pool, need, by));
             }
             let mut received = false;
             for chunk in round.offers() {
                 let part = need.part();
-                let taken = self.claim_in(pool, gate, life, chunk, part).await?;
+                let taken = self.claim_in(gate, life, chunk, part).await?;
                 received |= taken == super::Fetched::Some;
             }
             if received {
@@ -139,12 +138,12 @@ impl AddressManager {
     /// Asks some hosts once, and waits until all have answered, one has something, or time is up.
     async fn round(
         &self,
-        pool: PoolKey,
         life: Life,
         need: Need,
         asked: &BTreeSet<String>,
         deadline: Instant,
     ) -> Result<Round, IpamError> {
+        let pool = life.pool;
         let round = self.registry.operation();
         let part = need.part();
         let record = WantRecord {

@@ -39,7 +39,7 @@ impl AddressManager {
         let mut tried = BTreeSet::new();
         for number in self.probes(pool, life, gate, part) {
             tried.insert(number);
-            if self.claim_in(pool, gate, life, number, part).await? == Fetched::Some {
+            if self.claim_in(gate, life, number, part).await? == Fetched::Some {
                 return Ok(Fetched::Some);
             }
         }
@@ -50,7 +50,7 @@ impl AddressManager {
         let named = self.named_in(part, &listed);
         let free = self.candidates(pool, part, &listed);
         for number in named.into_iter().chain(free) {
-            if self.claim_in(pool, gate, life, number, part).await? == Fetched::Some {
+            if self.claim_in(gate, life, number, part).await? == Fetched::Some {
                 return Ok(Fetched::Some);
             }
         }
@@ -60,7 +60,6 @@ impl AddressManager {
     /// Claims in one chunk, or adopts what names this host there already.
     pub(super) async fn claim_in(
         &self,
-        pool: PoolKey,
         gate: &Gate,
         life: Life,
         number: u128,
@@ -71,7 +70,8 @@ impl AddressManager {
         };
         let _one_at_a_time = gate.hands.lock().await;
         for _ in 0..CONFLICTS_MAX {
-            let mut stored = self.registry.chunk(pool, life.generation, number).await?;
+            let stored = self.registry.chunk(life.pool, life.generation, number);
+            let mut stored = stored.await?;
             let adopted = self.adopt_into(&mut stored)?;
             let wanted = adopted
                 .iter()

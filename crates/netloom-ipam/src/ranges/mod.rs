@@ -141,6 +141,7 @@ impl AddressManager {
         let ledger = book.table.pools.get(&live.number);
         let generation = ledger.map(|ledger| ledger.generation);
         Ok(Life {
+            pool,
             number: live.number,
             generation: generation.ok_or_else(crate::pools::contended)?,
         })
@@ -158,9 +159,10 @@ impl AddressManager {
     }
 }
 
-/// One life of a pool: its number in the journal, and its generation in the store.
+/// One life of a pool, with its number in the journal and its generation in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Life {
+    pub(crate) pool: PoolKey,
     pub(crate) number: u32,
     pub(crate) generation: u64,
 }

@@ -6,6 +6,7 @@
 )]
 
 pub mod disk;
+pub mod group;
 pub mod store;
 
 use netloom_core::{AddressRequest, AddressSpace, IpamError, Options, Purpose};

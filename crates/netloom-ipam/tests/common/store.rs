@@ -29,6 +29,8 @@ struct Inner {
     version: u64,
     commits: u64,
     faults: VecDeque<Fault>,
+    /// Commits before the faults begin.
+    healthy: u64,
     /// Where it is kept, for tests whose process really dies.
     file: Option<PathBuf>,
     /// Whether it does not answer at all.
@@ -61,6 +63,12 @@ impl TestStore {
 
     pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.0.lock().unwrap().faults.extend(faults);
+    }
+
+    /// As [`fail_next`](Self::fail_next), after so many commits.
+    pub fn fail_after(&self, commits: u64, faults: impl IntoIterator<Item = Fault>) {
+        self.fail_next(faults);
+        self.0.lock().unwrap().healthy = commits;
     }
 
     pub fn clear_faults(&self) {
@@ -209,6 +217,10 @@ impl Store for TestStore {
             return Err(CommitError::Unavailable(None));
         }
         let mut inner = self.0.lock().unwrap();
+        if inner.healthy > 0 {
+            inner.healthy -= 1;
+            return inner.apply(transaction);
+        }
         match inner.faults.pop_front() {
             None => inner.apply(transaction),
             Some(Fault::UnknownDone) => {
