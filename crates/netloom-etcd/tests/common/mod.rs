@@ -12,7 +12,7 @@
 pub mod counters;
 pub mod etcd;
 
-use netloom_core::store::{KEY_BYTES_MAX, Key, Store, TRANSACTION_OPS_MAX};
+use netloom_core::store::{KEY_BYTES_MAX, Key, Operation, Store, TRANSACTION_OPS_MAX, Transaction};
 use netloom_core::{Ids, RemoteStoreConfig, SystemClock};
 use netloom_etcd::EtcdStore;
 use netloom_store::PrefixStore;
@@ -23,6 +23,10 @@ use std::time::Duration;
 
 pub fn key(text: &str) -> Key {
     Key::new(text).unwrap()
+}
+
+pub fn create(at: &Key) -> Transaction {
+    Transaction::new([Operation::Create(at.clone(), b"value".to_vec())])
 }
 
 pub async fn open(config: &RemoteStoreConfig) -> Arc<EtcdStore> {
