@@ -78,6 +78,8 @@ pub(crate) enum Event {
     Counters { operation: u64, pool: u32 },
     /// How far this host came with the store.
     HostCounter(Memory),
+    /// The pool was this host's own, and is one of all from here on, in this life.
+    PoolShared { pool: u32, generation: u64 },
 }
 
 /// An address in use.
@@ -166,6 +168,10 @@ impl Event {
                 out.head(code::COUNTERS, *pool);
                 out.u64(*operation);
             }
+            Self::PoolShared { pool, generation } => {
+                out.head(code::POOL_SHARED, *pool);
+                out.u64(*generation);
+            }
             Self::HostCounter(memory) => {
                 out.head(code::HOST_COUNTER, 0);
                 out.memory(memory);
@@ -205,6 +211,7 @@ mod code {
     pub(super) const RANGE_KEPT: u8 = 12;
     pub(super) const RANGE_LEFT: u8 = 13;
     pub(super) const HOST_COUNTER: u8 = 14;
+    pub(super) const POOL_SHARED: u8 = 15;
 }
 
 /// A taken event with a short name fits.

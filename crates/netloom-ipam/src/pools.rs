@@ -67,7 +67,7 @@ impl AddressManager {
         let _one_at_a_time = self.changes.lock().await;
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
-                return Ok(());
+                return self.drop_unshared(reference).await;
             };
             let Some(known) = stored.references.get(&reference.nonce) else {
                 // Given back before; a memory that did not hear of it follows now.

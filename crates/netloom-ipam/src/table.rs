@@ -6,7 +6,7 @@ use crate::event::{Event, Slot, SlotState};
 use crate::journal::Fold;
 use crate::ranges::held::{Held, Part, Range, RangeState};
 use crate::space::PoolKey;
-use netloom_core::{ReservedFor, Timestamp};
+use netloom_core::{AddressSpace, ReservedFor, Timestamp};
 use netloom_types::Subnet;
 use std::collections::{BTreeMap, HashMap};
 
@@ -95,6 +95,12 @@ impl Table {
             Event::Counters { operation, pool } => {
                 self.operation = self.operation.max(operation);
                 self.pool = self.pool.max(pool);
+                Ok(Effect::default())
+            }
+            Event::PoolShared { pool, generation } => {
+                let ledger = self.ledger(pool)?;
+                ledger.key.space = AddressSpace::Global;
+                ledger.generation = generation;
                 Ok(Effect::default())
             }
             Event::HostCounter(memory) => {
@@ -349,7 +355,6 @@ impl Fold for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netloom_core::{AddressSpace, Timestamp};
 
     fn opened() -> Table {
         let mut table = Table::default();

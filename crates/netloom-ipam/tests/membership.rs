@@ -545,3 +545,84 @@ async fn a_check_finds_what_does_not_fit() {
     let found = netloom_ipam::store_check(&store).await.unwrap();
     assert!(found[0].what.contains("overlaps"), "{found:?}");
 }
+
+/// A host that has a store of its own so far, which is its mirror later on.
+async fn loner(name: &'static str, subnet: &str) -> (Machine, PoolId, BTreeSet<IpAddr>) {
+    let machine = Machine::new(name, &TestStore::default());
+    let mut seams = machine.host.seams();
+    seams.store = Arc::new(machine.mirror.clone());
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let ipam = AddressManager::open(config, seams).await.unwrap();
+    let pool = network(&ipam, subnet).await.id;
+    let mut given = BTreeSet::new();
+    for n in 0..20 {
+        given.insert(take(&ipam, &pool, n).await.unwrap());
+    }
+    (machine, pool, given)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_with_a_store_of_its_own_moves_to_one_that_is_shared() {
+    let store = initialised().await;
+    let (mut machine, pool, mut given) = loner("h1", "10.9.0.0/16").await;
+    machine.host.store = store.clone();
+    // At first it cannot reach it, and goes on with what it has.
+    store.set_away(true);
+    drop(machine.start().await);
+    store.set_away(false);
+    let one = machine.start().await;
+    let second = Machine::new("h2", &store).start().await;
+    pass(60).await;
+    let theirs = network(&second, "10.9.0.0/16").await.id;
+    for n in 100..1300 {
+        let (host, pool) = if n % 2 == 0 {
+            (&one, &pool)
+        } else {
+            (&second, &theirs)
+        };
+        let ip = take(host, pool, n).await.unwrap();
+        assert!(given.insert(ip), "{ip} twice");
+    }
+    drop(one);
+    let one = machine.start().await;
+    assert!(given.insert(take(&one, &pool, 2000).await.unwrap()));
+    let gateway = one.request_address(gateway(&pool)).await.unwrap();
+    assert_eq!(gateway.ip(), ip("10.9.0.1"));
+    let pools = one.pools().await;
+    assert_eq!(pools.len(), 1, "{pools:?}");
+    assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+    one.release_pool(&pool).await.unwrap();
+    // And not back: what the store gave is no store's of its own.
+    drop(one);
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let mut seams = machine.host.seams();
+    seams.store = Arc::new(machine.mirror.clone());
+    assert!(AddressManager::open(config, seams).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_brings_pools_in_use_elsewhere_is_refused_with_their_list() {
+    let store = initialised().await;
+    let first = Machine::new("h1", &store).start().await;
+    network(&first, "10.9.0.0/16").await;
+    let (mut machine, pool, given) = loner("h2", "10.9.7.0/24").await;
+    machine.host.store = store.clone();
+    let two = machine.start().await;
+    let refused = take(&two, &pool, 100).await.unwrap_err();
+    assert!(
+        is_unavailable(&refused, "10.9.7.0/24 here overlaps 10.9.0.0/16 of h1"),
+        "{refused}"
+    );
+    // What runs goes on, and can be removed, which ends the conflict.
+    for ip in given {
+        two.release_address(&pool, ip).await.unwrap();
+    }
+    two.release_pool(&pool).await.unwrap();
+    drop(two);
+    let two = machine.start().await;
+    assert_eq!(two.cluster().await.standing, Standing::Joined);
+    let pool = network(&two, "10.9.0.0/16").await.id;
+    take(&two, &pool, 1).await.unwrap();
+}

@@ -1,7 +1,7 @@
 //! Declaring a host gone for ever: a person's word, and the only one that takes addresses from it.
 
+use super::commit::RangeError;
 use super::heal::unknown_host;
-use super::member::RangeError;
 use crate::manager::AddressManager;
 use crate::pools::contended;
 use crate::ranges::StoredChunk;

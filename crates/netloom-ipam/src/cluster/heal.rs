@@ -1,6 +1,6 @@
 //! Writing again what this host knows, after the store lost its past.
 
-use super::member::{Fence, RangeError};
+use super::commit::{Fence, RangeError};
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
 use crate::manager::AddressManager;
@@ -9,7 +9,7 @@ use crate::ranges::held::{Part, Range};
 use crate::ranges::{StoredChunk, chunk_of, part_of, span_in};
 use crate::records::{
     HOST_VERSION, HealRecord, HostRecord, HostState, PoolRecord, PoolState, Record,
-    ReferenceRecord, VERSION,
+    ReferenceRecord, SpaceRecord, VERSION,
 };
 use crate::registry::{CONFLICTS_MAX, StoredPool, write};
 use crate::space::{Keys, PoolKey, Reference};
@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 /// What this host knows of one pool.
 #[derive(Debug, Clone)]
-struct Known {
-    number: u32,
-    generation: u64,
+pub(super) struct Known {
+    pub(super) number: u32,
+    pub(super) generation: u64,
     gateway: Option<IpAddr>,
     /// This host's own.
-    references: BTreeMap<u64, ReferenceRecord>,
+    pub(super) references: BTreeMap<u64, ReferenceRecord>,
     /// Gateway and auxiliary addresses, by index.
     infrastructure: BTreeSet<u128>,
     ranges: Vec<Range>,
@@ -48,8 +48,8 @@ impl AddressManager {
                 continue;
             };
             crash_point!("ipam.heal.before_pool");
-            self.assert_pool(pool, &known).await?;
-            self.assert_ranges(pool, &known).await?;
+            self.assert_pool(pool, &known, Fence::Epoch).await?;
+            self.assert_ranges(pool, &known, Fence::Epoch).await?;
         }
         crash_point!("ipam.heal.before_leave");
         self.leave_heal(self.member.host().as_str()).await?;
@@ -59,7 +59,7 @@ impl AddressManager {
     }
 
     /// What the journal and the memory hold of a pool; none if nothing of it is this host's.
-    fn known(&self, pool: PoolKey) -> Option<Known> {
+    pub(super) fn known(&self, pool: PoolKey) -> Option<Known> {
         let me = self.member.host().as_str();
         let book = self.book();
         let live = book.pools.get(&pool)?;
@@ -83,17 +83,26 @@ impl AddressManager {
     }
 
     /// Writes the pool's record and this host's references to it, as far as they are missing.
-    async fn assert_pool(&self, pool: PoolKey, known: &Known) -> Result<(), IpamError> {
+    pub(super) async fn assert_pool(
+        &self,
+        pool: PoolKey,
+        known: &Known,
+        fence: Fence,
+    ) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let stored = self.registry.pool(pool).await?;
             let operation = self.member.operation();
-            let operations = self.missing(pool, known, stored.as_ref(), &operation);
+            let mut operations = self.missing(pool, known, stored.as_ref(), &operation);
+            if !operations.is_empty() && stored.as_ref().is_none_or(|s| !s.is_active()) {
+                // Of two overlapping pools that come into being at once only one may.
+                operations.insert(0, self.guard(pool, &operation).await?);
+            }
             let more = operations.len() > OPERATIONS_MAX;
             let some: Vec<_> = operations.into_iter().take(OPERATIONS_MAX).collect();
             if some.is_empty() {
                 return Ok(());
             }
-            match self.heal_commit(&operation, some).await {
+            match self.member.commit_behind(fence, &operation, some).await {
                 Ok(()) if more => {}
                 Ok(()) => return Ok(()),
                 Err(RangeError::Conflict) => {}
@@ -101,6 +110,17 @@ impl AddressManager {
             }
         }
         Err(contended())
+    }
+
+    async fn guard(&self, pool: PoolKey, operation: &str) -> Result<Operation, IpamError> {
+        let before = self.registry.space(pool.space).await?;
+        let record = SpaceRecord {
+            version: VERSION,
+            operation: operation.to_owned(),
+            generation: before.as_ref().map_or(0, |s| s.record.generation) + 1,
+        };
+        let key = self.registry.keys.space(pool.space);
+        Ok(write(key, &record, before.map(|s| s.version)))
     }
 
     fn missing(
@@ -138,12 +158,17 @@ impl AddressManager {
 
     /// Writes this host's ranges of a pool as runs with new generations, and the pool's own
     /// addresses.
-    async fn assert_ranges(&self, pool: PoolKey, known: &Known) -> Result<(), IpamError> {
+    pub(super) async fn assert_ranges(
+        &self,
+        pool: PoolKey,
+        known: &Known,
+        fence: Fence,
+    ) -> Result<(), IpamError> {
         let ranges = known.ranges.iter().map(|range| range.part.first);
         let all = ranges.chain(known.infrastructure.iter().copied());
         let chunks: BTreeSet<u128> = all.map(chunk_of).collect();
         for number in chunks {
-            self.assert_chunk(pool, known, number).await?;
+            self.assert_chunk(pool, known, number, fence).await?;
         }
         Ok(())
     }
@@ -153,6 +178,7 @@ impl AddressManager {
         pool: PoolKey,
         known: &Known,
         number: u128,
+        fence: Fence,
     ) -> Result<(), IpamError> {
         let gate = self.gates.of(pool);
         let _hands = gate.hands.lock().await;
@@ -165,7 +191,8 @@ impl AddressManager {
                 .registry
                 .write_chunk(&stored, known.generation, &operation);
             crash_point!("ipam.heal.before_chunk");
-            match self.heal_commit(&operation, vec![write]).await {
+            let sent = self.member.commit_behind(fence, &operation, vec![write]);
+            match sent.await {
                 Ok(()) => return self.note_asserted(pool, known, &stored, &lost),
                 Err(RangeError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -224,7 +251,8 @@ impl AddressManager {
         let me = self.member.host().as_str();
         let number = known.number;
         let mut book = self.book();
-        if book.pools.get(&pool).map(|live| live.number) != Some(number) {
+        let life = book.table.pools.get(&number).map(|ledger| ledger.subnet());
+        if life != Some(pool.subnet) {
             return Err(contended());
         }
         for part in lost {

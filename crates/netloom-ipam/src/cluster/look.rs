@@ -1,9 +1,8 @@
 //! Meeting the store: reading what it shows, and taking part in it as far as this host may.
 
+use super::commit::{OwnWrite, in_time, read_in_time};
 use super::judge::{Look, Verdict, judge, mark_of};
-use super::member::{
-    Joined, Member, OwnWrite, caused, in_time, read_in_time, standing_of, unavailable,
-};
+use super::member::{Joined, Member, caused, standing_of, unavailable};
 use crate::records::{
     EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, Record, VERSION,
 };
@@ -220,6 +219,7 @@ impl Member {
             };
             state.memory.epoch = number;
             state.memory.store = look.store;
+            state.memory.alone = self.alone;
             state.standing = standing_of(self.alone, &waiting);
             self.let_hand_out(true);
             state.joined = Some(Joined {

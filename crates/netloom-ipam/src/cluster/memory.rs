@@ -11,6 +11,8 @@ pub(crate) struct Memory {
     pub(crate) epoch: u64,
     /// Changes and starts of all hosts that it saw in that epoch.
     pub(crate) mark: u64,
+    /// Whether that store was this host's own.
+    pub(crate) alone: bool,
     /// Which store it was, as it names itself, as far as there is room.
     pub(crate) store: Box<str>,
 }

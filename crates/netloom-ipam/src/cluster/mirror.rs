@@ -6,7 +6,9 @@ use crate::records::{HostRecord, HostState, Record};
 use crate::registry::{StoredPool, damaged, unreadable};
 use crate::space::{Keys, Reference};
 use netloom_core::IpamError;
-use netloom_core::store::{Key, Operation, Store, TRANSACTION_OPS_MAX, Transaction, Versioned};
+use netloom_core::store::{
+    CommitError, Key, Operation, Store, TRANSACTION_OPS_MAX, Transaction, Versioned,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -104,12 +106,22 @@ impl Mirror {
         );
         for some in changes.chunks(TRANSACTION_OPS_MAX) {
             let outcome = store.commit(Transaction::new(some.to_vec())).await;
-            outcome.map_err(|error| IpamError::Unavailable {
-                what: "what was seen of the store could not be kept on this host".to_owned(),
-                source: Some(error.into()),
-            })?;
+            outcome.map_err(unkept)?;
         }
         Ok(())
+    }
+
+    /// Forgets one record.
+    pub(crate) async fn remove(&self, key: &Key) -> Result<(), IpamError> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let Some(row) = store.get(key).await.map_err(unreadable)? else {
+            return Ok(());
+        };
+        let delete = Operation::Delete(key.clone(), row.version);
+        let outcome = store.commit(Transaction::new([delete])).await;
+        outcome.map(drop).map_err(unkept)
     }
 
     async fn list(&self, directory: &Key) -> Result<Vec<(Key, Versioned)>, IpamError> {
@@ -117,5 +129,12 @@ impl Mirror {
             None => Ok(Vec::new()),
             Some(store) => store.list(directory).await.map_err(unreadable),
         }
+    }
+}
+
+fn unkept(error: CommitError) -> IpamError {
+    IpamError::Unavailable {
+        what: "what was seen of the store could not be kept on this host".to_owned(),
+        source: Some(error.into()),
     }
 }

@@ -2,6 +2,7 @@
 //! lost its past. docs/address-protocol.md is the rule.
 
 mod check;
+mod commit;
 mod copy;
 mod forget;
 mod heal;
@@ -12,6 +13,7 @@ mod member;
 mod memory;
 mod mirror;
 mod open;
+mod promote;
 mod status;
 mod tend;
 mod view;
@@ -20,6 +22,7 @@ pub use check::{Problem, store_check, store_dump};
 pub use copy::{Copied, CopyError, store_copy};
 pub use init::cluster_init;
 
-pub(crate) use member::{Member, RangeError};
+pub(crate) use commit::RangeError;
+pub(crate) use member::Member;
 pub(crate) use memory::Memory;
 pub(crate) use mirror::Mirror;

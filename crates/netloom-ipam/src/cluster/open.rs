@@ -47,15 +47,15 @@ impl AddressManager {
         let mirror = Mirror::new(seams.mirror.clone());
         let met = member.meet(past, &mirror.members().await?).await;
         let pools = first_pools(&registry, &mirror, &table, &met).await?;
-        let asserts = match met {
-            Ok(meeting) => meeting == Meeting::Assert,
+        let met = match met {
+            Ok(meeting) => Some(meeting),
             Err(error) if member.is_alone() => return Err(error),
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the store is not joined: this host goes on with what it has"
                 );
-                false
+                None
             }
         };
         let book = make_book(journal, table, &pools, &config, &seams.clock)?;
@@ -85,13 +85,21 @@ impl AddressManager {
             sightings: Mutex::default(),
             names: Mutex::new(BTreeMap::new()),
         };
-        if asserts && let Err(error) = manager.assert_all().await {
+        if let Err(error) = manager.first_words(met).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "what this host owns could not be written again yet"
+                "what this host owns could not be written into the store yet"
             );
         }
         Ok(manager)
+    }
+
+    async fn first_words(&self, met: Option<Meeting>) -> Result<(), IpamError> {
+        match met {
+            Some(Meeting::Assert) => self.assert_all().await,
+            Some(Meeting::Joined) => self.promote_all().await,
+            None => Ok(()),
+        }
     }
 
     /// What the journal holds: pools in it show that this host was enlisted before.

@@ -1,6 +1,7 @@
 //! Hints that hosts leave for each other: that they live, and what they could give.
 
-use super::member::{Member, in_time, read_in_time};
+use super::commit::{in_time, read_in_time};
+use super::member::Member;
 use crate::records::{Record, ShareRecord, StatusRecord, VERSION};
 use crate::registry::{damaged, unreadable};
 use crate::space::Keys;

@@ -78,7 +78,10 @@ impl AddressManager {
         let remembered = self.remembered().await?;
         let past = self.past();
         match self.member.meet(past, &remembered).await? {
-            Meeting::Joined => self.follow_all().await,
+            Meeting::Joined => {
+                self.promote_all().await?;
+                self.follow_all().await
+            }
             Meeting::Assert => self.assert_all().await,
         }
     }

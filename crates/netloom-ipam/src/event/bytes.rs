@@ -115,6 +115,7 @@ impl Out {
         self.u64(memory.starts);
         self.u64(memory.epoch);
         self.u64(memory.mark);
+        self.u8(u8::from(memory.alone));
         self.text(&memory.store);
     }
 
@@ -151,6 +152,10 @@ impl In<'_> {
                 pool,
             },
             code::HOST_COUNTER => Event::HostCounter(self.memory()?),
+            code::POOL_SHARED => Event::PoolShared {
+                pool,
+                generation: self.u64()?,
+            },
             _ => self.address_event(kind, pool)?,
         })
     }
@@ -285,6 +290,11 @@ impl In<'_> {
             starts: self.u64()?,
             epoch: self.u64()?,
             mark: self.u64()?,
+            alone: match self.u8()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             store: self.text()?.into(),
         })
     }

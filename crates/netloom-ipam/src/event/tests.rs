@@ -74,11 +74,16 @@ fn samples() -> Vec<Event> {
             at: Timestamp(13),
         },
         Event::Counters { operation: 1, pool },
+        Event::PoolShared {
+            pool,
+            generation: 3,
+        },
         Event::HostCounter(Memory {
             counter: 1,
             starts: 2,
             epoch: 3,
             mark: u64::MAX,
+            alone: true,
             store: "etcd-0a".into(),
         }),
     ]

@@ -1,0 +1,158 @@
+//! A host that had a store of its own and shares one from now on: its pools become pools of all,
+//! with their addresses, while containers run on them.
+
+use super::commit::Fence;
+use crate::event::Event;
+use crate::manager::{AddressManager, settle};
+use crate::registry::StoredPool;
+use crate::space::{PoolKey, Reference};
+use netloom_core::{AddressSpace, IpamError};
+
+impl AddressManager {
+    /// Makes pools of all of those that are this host's own. Each step may be done again.
+    ///
+    /// # Errors
+    /// When one of them overlaps a pool in the store: then this host stops, and names them all.
+    pub(super) async fn promote_all(&self) -> Result<(), IpamError> {
+        if self.member.is_alone() {
+            return Ok(());
+        }
+        let own = self.unshared();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let shared = self.registry.pools(AddressSpace::Global).await?;
+        self.refuse_conflicts(&own, &shared)?;
+        for pool in own {
+            let there = shared
+                .iter()
+                .find(|stored| stored.key.subnet == pool.subnet);
+            self.promote(pool, there).await?;
+            self.release_unshared(pool).await?;
+        }
+        Ok(())
+    }
+
+    /// Pools of this host alone, of which it has something.
+    fn unshared(&self) -> Vec<PoolKey> {
+        let book = self.book();
+        let pools = book.pools.keys().copied();
+        pools
+            .filter(|pool| pool.space == AddressSpace::Local)
+            .collect()
+    }
+
+    fn refuse_conflicts(&self, own: &[PoolKey], shared: &[StoredPool]) -> Result<(), IpamError> {
+        let mut conflicts = Vec::new();
+        for pool in own {
+            for other in shared.iter().filter(|other| other.is_active()) {
+                if other.key.subnet.overlaps(pool.subnet) && !self.is_promoted(*pool, other) {
+                    let users: Vec<&str> = other
+                        .references
+                        .values()
+                        .map(|r| r.record.host.as_str())
+                        .collect();
+                    conflicts.push(format!(
+                        "{} here overlaps {} of {}",
+                        pool.subnet,
+                        other.key.subnet,
+                        if users.is_empty() {
+                            "nobody".to_owned()
+                        } else {
+                            users.join(", ")
+                        }
+                    ));
+                }
+            }
+        }
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        let why = format!(
+            "this host brings pools that are in use in the store: {}. Remove these networks here \
+             or there, then restart netloomd",
+            conflicts.join("; ")
+        );
+        self.member.stop(&why);
+        Err(super::member::unavailable(why))
+    }
+
+    /// Whether a pool in the store is this host's own, from a try before.
+    fn is_promoted(&self, pool: PoolKey, other: &StoredPool) -> bool {
+        let book = self.book();
+        let own = book.pools.get(&pool).map(|live| &live.references);
+        other.key.subnet == pool.subnet
+            && own.is_some_and(|own| own.keys().any(|nonce| other.references.contains_key(nonce)))
+    }
+
+    async fn promote(&self, pool: PoolKey, there: Option<&StoredPool>) -> Result<(), IpamError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let gate = self.gates.of(pool);
+        let _no_fetch = gate.fetching.lock().await;
+        let Some(mut known) = self.known(pool) else {
+            return Ok(());
+        };
+        let shared = PoolKey {
+            space: AddressSpace::Global,
+            ..pool
+        };
+        known.generation = match there {
+            None => known.generation,
+            Some(there) if there.is_active() => there.pool.record.generation,
+            Some(there) => known.generation.max(there.pool.record.generation + 1),
+        };
+        // The ranges first: nobody claims from a pool that is not there yet.
+        self.assert_ranges(shared, &known, Fence::Change).await?;
+        self.assert_pool(shared, &known, Fence::Change).await?;
+        let noted = {
+            let mut book = self.book();
+            let noted = book.note(Event::PoolShared {
+                pool: known.number,
+                generation: known.generation,
+            })?;
+            book.pools.remove(&pool);
+            noted
+        };
+        settle(Some(noted)).await?;
+        tracing::info!(pool = %pool.subnet, "a pool of this host is a pool of all now");
+        self.follow_store(shared).await
+    }
+
+    /// What a copy of this host's own store brought of the pool is given up.
+    async fn release_unshared(&self, pool: PoolKey) -> Result<(), IpamError> {
+        let Some(stored) = self.registry.pool(pool).await? else {
+            return Ok(());
+        };
+        for nonce in stored.references.keys() {
+            let nonce = *nonce;
+            self.drop_reference(Reference { pool, nonce }).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back a reference to a pool that never came into the shared store.
+    pub(crate) async fn drop_unshared(&self, reference: Reference) -> Result<(), IpamError> {
+        let closed = {
+            let mut book = self.book();
+            let Some(live) = book.pools.get_mut(&reference.pool) else {
+                return Ok(());
+            };
+            live.references.remove(&reference.nonce);
+            match live.references.is_empty().then_some(live.number) {
+                None => None,
+                Some(pool) => {
+                    book.pools.remove(&reference.pool);
+                    Some(book.note(Event::PoolClosed { pool })?)
+                }
+            }
+        };
+        let gone = closed.is_some();
+        settle(closed).await?;
+        let keys = &self.registry.keys;
+        self.mirror.remove(&keys.reference(reference)).await?;
+        if gone {
+            self.mirror.remove(&keys.pool(reference.pool)).await?;
+        }
+        Ok(())
+    }
+}
