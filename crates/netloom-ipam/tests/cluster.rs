@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::group::{HOSTS, Node, group, joined};
+use common::group::{HOSTS, Node, at_once, group, joined};
 use common::{Random, gateway, ip, mac, pool_request, subnet, this};
 use netloom_core::{Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, WantedPool};
 use std::collections::BTreeSet;
@@ -70,16 +70,6 @@ fn holds(node: &Node, ip: IpAddr) -> bool {
     let all = at_once(node.ipam.addresses(subnet("192.168.0.0/25"))).unwrap();
     all.iter()
         .any(|view| view.ip == ip && view.kind != netloom_core::AddressKind::Auxiliary)
-}
-
-/// What needs no waiting.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match future.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("it waits"),
-    }
 }
 
 #[tokio::test(start_paused = true)]

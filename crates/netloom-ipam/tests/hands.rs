@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::group::{HOSTS, Node, joined};
+use common::group::{HOSTS, Node, at_once, joined};
 use common::store::Fault;
 use common::{Random, any, ip, mac, seed, subnet, this};
 use netloom_core::{AddressKind, Ipam, IpamAdmin, IpamError};
@@ -63,6 +63,55 @@ async fn no_silence_of_the_store_loses_or_doubles_an_address() {
     }
 }
 
+/// Each commit in turn is the last one before the store is away for longer than anybody waits.
+#[tokio::test(start_paused = true)]
+async fn no_outcome_that_stays_unknown_loses_or_doubles_an_address() {
+    for fault in [Fault::DoneAndAway, Fault::LostAndAway] {
+        for nth in 0..40 {
+            let nodes = joined(&HOSTS, SUBNET).await;
+            let mut held = BTreeSet::new();
+            // The first two have all of it, and give some back: the third must ask.
+            for n in 0..61u32 {
+                held.insert(nodes[n as usize % 2].take(n).await.unwrap());
+            }
+            for node in &nodes[..2] {
+                for back in own(node).into_iter().skip(9) {
+                    node.give(back).await;
+                    held.remove(&back);
+                }
+            }
+            let store = &nodes[0].host.store;
+            store.fail_after(nth, [fault]);
+            for n in 100..130 {
+                let who = if n % 4 == 0 { n as usize % 2 } else { 2 };
+                if let Ok(ip) = nodes[who].take(n).await {
+                    assert!(held.insert(ip), "{ip} was handed out twice");
+                }
+            }
+            store.clear_faults();
+            store.set_away(false);
+            for node in &nodes {
+                node.ipam.keep().await.unwrap();
+            }
+            for n in 200..300 {
+                match nodes[n % 3].take(n as u32).await {
+                    Ok(ip) => assert!(held.insert(ip), "{ip} was handed out twice"),
+                    Err(IpamError::Exhausted(_)) => break,
+                    Err(error) => panic!("{fault:?} after {nth}: {error}"),
+                }
+            }
+            assert_eq!(held.len(), 61, "{fault:?} after {nth}");
+        }
+    }
+}
+
+fn own(node: &Node) -> Vec<IpAddr> {
+    let views = at_once(node.ipam.addresses(subnet(SUBNET))).unwrap();
+    let in_use = |kind| matches!(kind, AddressKind::Endpoint | AddressKind::InDoubt);
+    let views = views.into_iter().filter(|view| in_use(view.kind));
+    views.map(|view| view.ip).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_death_at_any_time_loses_or_doubles_no_address() {
     for round in 0..30 {
@@ -72,7 +121,8 @@ async fn a_death_at_any_time_loses_or_doubles_no_address() {
         for n in 0..120u32 {
             let who = random.below(3);
             match random.below(8) {
-                0 => nodes[who].reopen().await,
+                0 if n % 2 == 0 => nodes[who].reopen().await,
+                0 => nodes[who].lose_power(&mut random).await,
                 1 | 2 => {
                     if let Some((ip, owner)) = held.pop_first() {
                         nodes[owner].give(ip).await;

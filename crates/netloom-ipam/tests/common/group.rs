@@ -1,6 +1,6 @@
 //! Hosts that share one store, each with a task that serves the others.
 
-use super::{Host, any, exact, gateway, mac};
+use super::{Host, Random, any, exact, gateway, mac};
 use netloom_core::{Ipam, IpamError};
 use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, Sharing};
 use netloom_types::{BootId, HostId, PoolId};
@@ -88,6 +88,13 @@ impl Node {
         self.pool = pool;
     }
 
+    /// The machine loses its power: of what was not synced, parts arrived.
+    pub async fn lose_power(&mut self, random: &mut Random) {
+        self.task.abort();
+        self.host.disk.lose_power(random);
+        self.reopen().await;
+    }
+
     pub async fn join(&mut self, text: &str) {
         let grant = self.ipam.request_pool(exact(text)).await.unwrap();
         self.pool = Some(grant.id);
@@ -123,3 +130,13 @@ pub async fn joined(names: &[&'static str], text: &str) -> Vec<Node> {
 }
 
 pub const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+
+/// What needs no waiting.
+pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}

@@ -16,6 +16,10 @@ pub enum Fault {
     UnknownDone,
     /// It does not happen, and nobody is told.
     UnknownLost,
+    /// It happens, nobody is told, and the store is away from then on.
+    DoneAndAway,
+    /// It does not happen, nobody is told, and the store is away from then on.
+    LostAndAway,
     /// It does not happen.
     Unavailable,
 }
@@ -225,6 +229,15 @@ impl Store for TestStore {
             None => inner.apply(transaction),
             Some(Fault::UnknownDone) => {
                 inner.apply(transaction)?;
+                Err(CommitError::Unknown(None))
+            }
+            Some(Fault::DoneAndAway) => {
+                inner.apply(transaction)?;
+                inner.away = true;
+                Err(CommitError::Unknown(None))
+            }
+            Some(Fault::LostAndAway) => {
+                inner.away = true;
                 Err(CommitError::Unknown(None))
             }
             Some(Fault::UnknownLost) => Err(CommitError::Unknown(None)),
