@@ -75,6 +75,11 @@ impl Plan {
         if !self.has(Planted::AssertLeaving) {
             range &= !state.leaving;
         }
+        let mut lost = 0;
+        if self.has(Planted::YieldToRecord) {
+            lost = range & !world.runs(|run| run == Run::Nobody || run.names(host));
+            range &= !lost;
+        }
         for chunk in [0, 1] {
             if range & span(chunk) != 0 {
                 let runs = world.store.with(chunk, range, Run::Owned(host));
@@ -90,6 +95,7 @@ impl Plan {
         state.counter = counter;
         state.epoch = epoch;
         state.open = None;
+        state.owned &= !lost | state.busy;
         if self.has(Planted::AssertLeaving) {
             state.leaving = 0;
         }

@@ -95,6 +95,8 @@ pub enum Planted {
     TrustStoreCounter,
     /// Rule 11: a leaving range is asserted as an owned one.
     AssertLeaving,
+    /// Rule 11: an assertion gives way to what the record, the old one too, says of another host.
+    YieldToRecord,
     /// Rule 11: a host takes itself out of `heal` before it has asserted.
     LeaveHealFirst,
     /// Rule 11: the new epoch's `heal` names only the host that begins it.
@@ -103,7 +105,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::UseBeforeDurable,
         Self::AnswerBeforeDurable,
         Self::GiveWithoutLeaving,
@@ -123,6 +125,7 @@ impl Planted {
         Self::OfferToForgotten,
         Self::TrustStoreCounter,
         Self::AssertLeaving,
+        Self::YieldToRecord,
         Self::LeaveHealFirst,
         Self::HealAlone,
     ];
@@ -273,6 +276,7 @@ impl Plan {
             | Planted::AdoptByRead
             | Planted::TrustStoreCounter
             | Planted::AssertLeaving
+            | Planted::YieldToRecord
             | Planted::LeaveHealFirst
             | Planted::HealAlone => Self {
                 addresses: [1, 0],
