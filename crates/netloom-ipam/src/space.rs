@@ -111,10 +111,6 @@ impl Keys {
         fixed("references")
     }
 
-    pub(crate) fn all_chunks() -> Key {
-        fixed("chunks")
-    }
-
     pub(crate) fn host(&self) -> Key {
         self.known(&format!("hosts/{}", self.host))
     }

@@ -74,16 +74,9 @@ impl Table {
                 subnet,
                 generation,
             } => {
-                let ledger = Ledger {
-                    key: PoolKey { space, subnet },
-                    generation,
-                    held: Held::default(),
-                    slots: HashMap::new(),
-                    reserved: BTreeMap::new(),
-                    cooling: Cooling::default(),
-                };
                 self.pool = self.pool.max(pool);
-                match self.pools.insert(pool, ledger) {
+                let key = PoolKey { space, subnet };
+                match self.pools.insert(pool, Ledger::new(key, generation)) {
                     None => Ok(Effect::default()),
                     Some(_) => Err(format!("pool {pool} is opened twice")),
                 }
@@ -97,12 +90,7 @@ impl Table {
                 self.pool = self.pool.max(pool);
                 Ok(Effect::default())
             }
-            Event::PoolShared { pool, generation } => {
-                let ledger = self.ledger(pool)?;
-                ledger.key.space = AddressSpace::Global;
-                ledger.generation = generation;
-                Ok(Effect::default())
-            }
+            Event::PoolShared { pool, generation } => Ok(self.ledger(pool)?.shared(generation)),
             Event::HostCounter(memory) => {
                 self.host = memory;
                 Ok(Effect::default())
@@ -143,12 +131,12 @@ impl Table {
             range @ (Event::RangeOwned { .. }
             | Event::RangeLeaving { .. }
             | Event::RangeKept { .. }
-            | Event::RangeLeft { .. }) => self.apply_range(range),
+            | Event::RangeLeft { .. }) => self.apply_range(&range),
         }
     }
 
-    fn apply_range(&mut self, event: Event) -> Result<Effect, String> {
-        match event {
+    fn apply_range(&mut self, event: &Event) -> Result<Effect, String> {
+        match *event {
             Event::RangeOwned {
                 pool,
                 part,
@@ -174,8 +162,25 @@ impl Table {
 }
 
 impl Ledger {
+    fn new(key: PoolKey, generation: u64) -> Self {
+        Self {
+            key,
+            generation,
+            held: Held::default(),
+            slots: HashMap::new(),
+            reserved: BTreeMap::new(),
+            cooling: Cooling::default(),
+        }
+    }
+
     pub(crate) fn subnet(&self) -> Subnet {
         self.key.subnet
+    }
+
+    fn shared(&mut self, generation: u64) -> Effect {
+        self.key.space = AddressSpace::Global;
+        self.generation = generation;
+        Effect::default()
     }
 
     fn taken(&mut self, index: u128, slot: Slot) -> Result<Effect, String> {

@@ -2,6 +2,7 @@
 
 use super::commit::RangeError;
 use super::heal::unknown_host;
+use super::look::Width;
 use crate::manager::AddressManager;
 use crate::pools::contended;
 use crate::ranges::StoredChunk;
@@ -91,7 +92,7 @@ impl AddressManager {
             match self.heal_commit(&operation, writes).await {
                 Ok(()) => {
                     let deadline = Instant::now() + LOOK_TIME;
-                    let look = self.member.look(true, deadline).await?;
+                    let look = self.member.look(Width::All, deadline).await?;
                     self.mirror.keep_hosts(&look.hosts).await?;
                     self.member.settle(look);
                     return Ok(());

@@ -2,7 +2,8 @@
 
 use super::commit::{OwnWrite, in_time, read_in_time};
 use super::judge::{Look, Verdict, judge, mark_of};
-use super::member::{Joined, Member, caused, standing_of, unavailable};
+use super::member::{Joined, Member, caused, unavailable};
+use super::memory::Memory;
 use crate::records::{
     EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, Record, VERSION,
 };
@@ -21,6 +22,15 @@ pub(crate) enum Meeting {
     Joined,
     /// Say again what it owns, and then that it did.
     Assert,
+}
+
+/// How much of the store is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    /// What every commit checks.
+    Fences,
+    /// The list of hosts too.
+    All,
 }
 
 /// What this host's journal holds when it starts. One with pools in it was enlisted before.
@@ -43,7 +53,7 @@ impl Member {
     ) -> Result<Meeting, IpamError> {
         let deadline = Instant::now() + MEETING_TIME;
         for _ in 0..CONFLICTS_MAX {
-            let look = self.look(true, deadline).await?;
+            let look = self.look(Width::All, deadline).await?;
             let verdict = self.settle(look.clone());
             let outcome = match verdict {
                 Verdict::Empty if self.may_initialise(&look, past) => {
@@ -84,18 +94,18 @@ impl Member {
 
     /// A look at the fences alone.
     pub(super) async fn glance(&self) -> Result<Look, IpamError> {
-        self.look(false, Instant::now() + READ_TIME).await
+        self.look(Width::Fences, Instant::now() + READ_TIME).await
     }
 
-    pub(super) async fn look(&self, wide: bool, deadline: Instant) -> Result<Look, IpamError> {
-        let found = self.try_look(wide, deadline).await;
+    pub(super) async fn look(&self, width: Width, deadline: Instant) -> Result<Look, IpamError> {
+        let found = self.try_look(width, deadline).await;
         if found.is_err() {
             self.lost_sight("the store could not be read");
         }
         found
     }
 
-    async fn try_look(&self, wide: bool, deadline: Instant) -> Result<Look, IpamError> {
+    async fn try_look(&self, width: Width, deadline: Instant) -> Result<Look, IpamError> {
         let identity = read_in_time(deadline, self.store.identity()).await;
         let store = crate::book::bounded(&identity.map_err(unreadable)?.0);
         let epoch = match self.row(&Keys::epoch(), deadline).await? {
@@ -110,10 +120,9 @@ impl Member {
         let own = self
             .record::<HostRecord>(&self.keys.host(), deadline)
             .await?;
-        let hosts = if wide {
-            self.list_hosts(deadline).await?
-        } else {
-            self.state().hosts.clone()
+        let hosts = match width {
+            Width::All => self.list_hosts(deadline).await?,
+            Width::Fences => self.state().hosts.clone(),
         };
         Ok(Look {
             store,
@@ -178,7 +187,7 @@ impl Member {
         match &verdict {
             Verdict::Stop(why) => {
                 tracing::error!("this host stops to hand out addresses: {why}");
-                self.let_hand_out(false);
+                self.hold_back();
                 state.joined = None;
                 state.standing = Standing::Stopped { why: why.clone() };
             }
@@ -187,7 +196,7 @@ impl Member {
                 let why = match &verdict {
                     Verdict::Moved(why) => why.clone(),
                     Verdict::Begin(_, why) => format!("the store lost its past: {why}"),
-                    _ => empty_store(state.memory.is_blank()),
+                    _ => empty_store(&state.memory),
                 };
                 state.standing = if state.me.starts.is_some() {
                     Standing::Offline { why }
@@ -220,8 +229,8 @@ impl Member {
             state.memory.epoch = number;
             state.memory.store = look.store;
             state.memory.alone = self.alone;
-            state.standing = standing_of(self.alone, &waiting);
-            self.let_hand_out(true);
+            state.standing = self.standing_with(&waiting);
+            self.hand_out();
             state.joined = Some(Joined {
                 epoch_version: epoch.version,
                 heal,
@@ -345,7 +354,7 @@ impl Member {
             drop(state);
             return self.lone_loss();
         }
-        empty_store(state.memory.is_blank())
+        empty_store(&state.memory)
     }
 
     fn lone_loss(&self) -> String {
@@ -358,7 +367,7 @@ impl Member {
     }
 
     pub(super) fn stop(&self, why: &str) {
-        self.let_hand_out(false);
+        self.hold_back();
         let mut state = self.state();
         state.joined = None;
         state.standing = Standing::Stopped {
@@ -367,8 +376,8 @@ impl Member {
     }
 }
 
-fn empty_store(blank: bool) -> String {
-    if blank {
+fn empty_store(memory: &Memory) -> String {
+    if memory.is_blank() {
         "the store was not initialised yet: check that it is the right one, then say \
          `netloom cluster init` on one host"
             .to_owned()

@@ -79,7 +79,7 @@ impl Member {
         };
         let state = State {
             me,
-            memory: remembered(founding.memory, founding.machine.is_none())?,
+            memory: remembered(founding.memory, founding.machine.as_deref())?,
             standing: Standing::Starting {
                 why: "the store was not reached yet".to_owned(),
             },
@@ -172,6 +172,10 @@ impl Member {
         self.state().standing.clone()
     }
 
+    pub(super) fn is_healing(&self) -> bool {
+        matches!(self.state().standing, Standing::Healing { .. })
+    }
+
     /// Members on record as last listed, this one included.
     pub(crate) fn hosts(&self) -> Vec<HostId> {
         let state = self.state();
@@ -213,7 +217,7 @@ impl Member {
             if let Some(joined) = &mut state.joined {
                 joined.own = own;
                 if let Standing::Offline { .. } = state.standing {
-                    state.standing = standing_of(self.alone, &joined.waiting);
+                    state.standing = self.standing_with(&joined.waiting);
                 }
             }
             state.memory.clone()
@@ -260,8 +264,27 @@ impl Member {
         state.open.iter().any(|open| open == operation)
     }
 
-    pub(super) fn let_hand_out(&self, may: bool) {
-        self.hand_out.store(may, Ordering::Relaxed);
+    pub(super) fn hand_out(&self) {
+        self.hand_out.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn hold_back(&self) {
+        self.hand_out.store(false, Ordering::Relaxed);
+    }
+
+    /// How a host stands that joined, while these are waited for.
+    pub(super) fn standing_with(&self, waiting: &[String]) -> Standing {
+        if !waiting.is_empty() {
+            let hosts = waiting.iter();
+            return Standing::Healing {
+                waiting: hosts.filter_map(|h| HostId::new(h.as_str()).ok()).collect(),
+            };
+        }
+        if self.alone {
+            Standing::Alone
+        } else {
+            Standing::Joined
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -272,28 +295,14 @@ impl Member {
 
 /// What counts of a journal's memory: a host that leaves its own store for one that is shared
 /// begins there as a new one, with its pools.
-fn remembered(memory: Memory, alone: bool) -> Result<Memory, IpamError> {
-    match (memory.is_blank(), memory.alone, alone) {
+fn remembered(memory: Memory, machine: Option<&str>) -> Result<Memory, IpamError> {
+    match (memory.is_blank(), memory.alone, machine.is_none()) {
         (true, ..) | (false, true, true) | (false, false, false) => Ok(memory),
         (false, true, false) => Ok(Memory::default()),
         (false, false, true) => Err(unavailable(
             "this host's addresses are of a store that hosts share, and are not to be used with              a store of its own: set `store` to the shared one again"
                 .to_owned(),
         )),
-    }
-}
-
-pub(super) fn standing_of(alone: bool, waiting: &[String]) -> Standing {
-    if !waiting.is_empty() {
-        let hosts = waiting.iter();
-        return Standing::Healing {
-            waiting: hosts.filter_map(|h| HostId::new(h.as_str()).ok()).collect(),
-        };
-    }
-    if alone {
-        Standing::Alone
-    } else {
-        Standing::Joined
     }
 }
 

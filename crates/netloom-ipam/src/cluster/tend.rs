@@ -1,6 +1,7 @@
 //! The background: being heard, looking at the store, joining it again, answering other hosts.
 
 use super::judge::Verdict;
+use super::look::Width;
 use crate::config::Sharing;
 use crate::manager::AddressManager;
 use crate::records::ShareRecord;
@@ -31,13 +32,18 @@ impl AddressManager {
     async fn beat_for_ever(&self, shortest: Duration) {
         let mut wide_at = Instant::now();
         loop {
-            let wide = Instant::now() >= wide_at;
-            let in_order = self.beat(wide).await;
+            let width = if Instant::now() < wide_at {
+                Width::Fences
+            } else {
+                Width::All
+            };
+            let in_order = self.beat(width).await;
             let pause = self.member.status_pause(shortest);
-            if wide {
+            if width == Width::All {
                 wide_at = Instant::now() + pause * WIDE_EVERY;
             }
             let pause = match in_order {
+                Ok(()) if self.member.is_healing() => pause.min(AGAIN),
                 Ok(()) => pause,
                 Err(error) => {
                     tracing::debug!(
@@ -53,13 +59,13 @@ impl AddressManager {
     }
 
     /// Looks at the store, joins it again if need be, and says that this host lives.
-    async fn beat(&self, wide: bool) -> Result<(), IpamError> {
+    async fn beat(&self, width: Width) -> Result<(), IpamError> {
         if let Standing::Stopped { .. } = self.member.standing() {
             return self.rejoin().await;
         }
         let deadline = Instant::now() + BEAT_TIME;
-        let look = self.member.look(wide, deadline).await?;
-        let hosts = wide.then(|| look.hosts.clone());
+        let look = self.member.look(width, deadline).await?;
+        let hosts = (width == Width::All).then(|| look.hosts.clone());
         let started = self.member.has_started();
         match self.member.settle(look) {
             Verdict::Join if started => {}

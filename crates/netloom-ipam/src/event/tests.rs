@@ -68,9 +68,15 @@ fn samples() -> Vec<Event> {
             index,
             at: Timestamp(12),
         },
+    ]
+}
+
+fn more_samples() -> Vec<Event> {
+    let pool = 3;
+    vec![
         Event::Cooling {
             pool,
-            index,
+            index: 7,
             at: Timestamp(13),
         },
         Event::Counters { operation: 1, pool },
@@ -114,7 +120,11 @@ fn range_samples() -> Vec<Event> {
 
 #[test]
 fn every_kind_round_trips_and_no_prefix_of_one_passes() {
-    for event in samples().into_iter().chain(range_samples()) {
+    for event in samples()
+        .into_iter()
+        .chain(range_samples())
+        .chain(more_samples())
+    {
         let bytes = event.encode();
         assert_eq!(Event::decode(&bytes), Ok(event.clone()));
         for len in 0..bytes.len() {
