@@ -89,7 +89,7 @@ async fn no_outcome_that_stays_unknown_loses_or_doubles_an_address() {
                 }
             }
             store.clear_faults();
-            store.set_away(false);
+            store.come_back();
             for node in &nodes {
                 node.ipam.keep().await.unwrap();
             }
@@ -179,7 +179,7 @@ async fn a_store_that_is_away_stops_no_host_that_owns_addresses() {
         node.ipam.keep().await.unwrap();
     }
     let store = nodes[0].host.store.clone();
-    store.set_away(true);
+    store.go_away();
     for node in &nodes {
         // The reserve.
         for n in 0..63 {
@@ -195,7 +195,7 @@ async fn a_store_that_is_away_stops_no_host_that_owns_addresses() {
     }
     let error = error.unwrap();
     assert!(matches!(error, IpamError::Unavailable { .. }), "{error}");
-    store.set_away(false);
+    store.come_back();
     nodes[0].take(3000).await.unwrap();
 }
 

@@ -2,7 +2,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "helpers of tests fail by panicking"
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print their seed"
 )]
 
 mod common;
@@ -258,7 +259,7 @@ async fn a_host_starts_and_serves_what_it_has_while_the_store_is_away() {
     let kept = take(&one, &pool, 1).await.unwrap();
     let other = take(&one, &pool, 2).await.unwrap();
     pass(60).await;
-    store.set_away(true);
+    store.go_away();
     // Running: goes on from its ranges.
     take(&one, &pool, 3).await.unwrap();
     drop(one);
@@ -270,7 +271,7 @@ async fn a_host_starts_and_serves_what_it_has_while_the_store_is_away() {
     assert_eq!(one.pools().await[0].subnet, subnet("10.9.0.0/24"));
     assert_eq!(one.pools().await[0].gateway, Some(ip("10.9.0.1")));
     pass(60).await;
-    store.set_away(false);
+    store.come_back();
     pass(60).await;
     let next = take(&one, &pool, 5).await.unwrap();
     assert_ne!(next, kept);
@@ -568,9 +569,9 @@ async fn a_host_with_a_store_of_its_own_moves_to_one_that_is_shared() {
     let (mut machine, pool, mut given) = loner("h1", "10.9.0.0/16").await;
     machine.host.store = store.clone();
     // At first it cannot reach it, and goes on with what it has.
-    store.set_away(true);
+    store.go_away();
     drop(machine.start().await);
-    store.set_away(false);
+    store.come_back();
     let one = machine.start().await;
     let second = Machine::new("h2", &store).start().await;
     pass(60).await;

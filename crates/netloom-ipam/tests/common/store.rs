@@ -90,9 +90,13 @@ impl TestStore {
         inner.values.iter().map(value).collect()
     }
 
-    /// Whether it answers.
-    pub fn set_away(&self, away: bool) {
-        self.0.lock().unwrap().away = away;
+    /// From now on it answers nobody.
+    pub fn go_away(&self) {
+        self.0.lock().unwrap().away = true;
+    }
+
+    pub fn come_back(&self) {
+        self.0.lock().unwrap().away = false;
     }
 
     /// Its identity ends with this.
