@@ -22,6 +22,7 @@ impl AddressManager {
     pub(super) async fn forget_host(&self, host: &str) -> Result<Forgotten, IpamError> {
         self.mark_forgotten(host).await?;
         crash_point!("ipam.member.forgetting");
+        self.withdraw_wants(host).await?;
         let mut freed: BTreeMap<Subnet, u64> = BTreeMap::new();
         for stored in self.registry.pools(AddressSpace::Global).await? {
             let count = self.free_pool(&stored, host).await?;
@@ -143,18 +144,29 @@ impl AddressManager {
         Err(contended())
     }
 
-    /// What a forgotten host said and asked. Nothing depends on it being gone.
+    /// An offer that answers a want checks that it is there: with the want gone, none can come to the
+    /// host after its runs were freed.
+    async fn withdraw_wants(&self, host: &str) -> Result<(), IpamError> {
+        for (_, key, want) in self.registry.wants().await? {
+            if want.record.host == host {
+                let delete = Operation::Delete(key, want.version);
+                let operation = self.member.operation();
+                match self.heal_commit(&operation, vec![delete]).await {
+                    Ok(()) => {}
+                    Err(RangeError::Conflict) => return Err(contended()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a forgotten host said and was told. Nothing depends on it being gone.
     async fn clear_traces(&self, host: &str) {
         let keys = &self.registry.keys;
         let mut all: Vec<Key> = Keys::status_key(host).into_iter().collect();
         if let Ok(answers) = self.registry.store.list(&keys.answers(host, None)).await {
             all.extend(answers.into_iter().map(|(key, _)| key));
-        }
-        if let Ok(wants) = self.registry.wants().await {
-            let own = wants
-                .into_iter()
-                .filter(|(_, _, want)| want.record.host == host);
-            all.extend(own.map(|(_, key, _)| key));
         }
         for key in all {
             if let Ok(Some(row)) = self.registry.store.get(&key).await {

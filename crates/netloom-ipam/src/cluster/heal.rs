@@ -5,7 +5,7 @@ use crate::chunk::{Holder, Span};
 use crate::event::Event;
 use crate::manager::AddressManager;
 use crate::pools::contended;
-use crate::ranges::held::{Part, Range};
+use crate::ranges::held::{Part, Range, RangeState};
 use crate::ranges::{StoredChunk, chunk_of, part_of, span_in};
 use crate::records::{
     HOST_VERSION, HealRecord, HostRecord, HostState, PoolRecord, PoolState, Record,
@@ -66,7 +66,10 @@ impl AddressManager {
         let ledger = book.table.pools.get(&live.number)?;
         let own = live.references.iter().filter(|(_, r)| r.host == me);
         let references: BTreeMap<_, _> = own.map(|(n, r)| (*n, r.clone())).collect();
-        let ranges: Vec<Range> = ledger.held.iter().collect();
+        // A leaving range may be somebody else's already, who asserts it; it is settled when nobody
+        // is waited for any more.
+        let owned = |range: &Range| range.state == RangeState::Owned;
+        let ranges: Vec<Range> = ledger.held.iter().filter(owned).collect();
         if references.is_empty() && ranges.is_empty() {
             return None;
         }
@@ -273,6 +276,7 @@ impl AddressManager {
                 .get(&number)
                 .into_iter()
                 .flat_map(|ledger| ledger.held.within(whole))
+                .filter(|range| range.state == RangeState::Owned)
                 .map(|range| range.part)
                 .collect();
             for part in held {
