@@ -1,6 +1,7 @@
 //! The command line, as data: help, completions and man pages are made of it.
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+use netloom_core::StoreUrl;
 use std::path::PathBuf;
 
 /// Container networks for plain Docker hosts.
@@ -62,6 +63,9 @@ pub(crate) enum Command {
     /// Hosts that share the store: list, inspect, forget
     #[command(subcommand)]
     Host(HostCommand),
+    /// A store's records: check them, print them, copy them to another store; needs no daemon
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Show published ports, of one container or of all
     #[command(
         after_help = "Docker itself shows no ports of remote drivers in `docker ps`.
@@ -273,6 +277,96 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Check that every record can be read, and that they agree
+    #[command(after_help = "Exit code 3 when something was found.
+
+Example:
+  netloom store check etcd://10.0.0.1:2379/netloom")]
+    Check {
+        /// The store, such as etcd://10.0.0.1:2379/netloom
+        url: StoreUrl,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Print every record, one JSON object a line
+    Dump {
+        /// The store
+        url: StoreUrl,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Move a cluster to another store: the old one is fenced first, then all records are copied
+    #[command(
+        after_help = "From the first moment on nobody can change the old store any more: its hosts go on from the
+addresses that they own, and say that the cluster moved. Name the new store in their settings and
+restart netloomd on each. A copy that was cut off is made again with the same words, and goes on.
+
+Example:
+  netloom store copy consul://127.0.0.1/netloom etcd://10.0.0.1:2379,10.0.0.2:2379/netloom"
+    )]
+    Copy {
+        /// The store to leave
+        from: StoreUrl,
+        /// The store to go to; it must be empty
+        to: StoreUrl,
+        #[command(flatten)]
+        access: Access,
+        /// The new store's certificates to trust, where they are others than the old one's
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        to_ca: Option<PathBuf>,
+    },
+}
+
+/// How to get into a store that is not a file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Access {
+    /// Certificates (PEM) that the server is checked with
+    #[arg(long, value_name = "FILE", env = "NETLOOM_STORE_CA", value_hint = ValueHint::FilePath)]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate (PEM) to show
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETLOOM_STORE_CERT",
+        requires = "key"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key (PEM) of that certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETLOOM_STORE_KEY",
+        requires = "cert"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// The user to be (etcd, ZooKeeper)
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "NETLOOM_STORE_USER",
+        requires = "password_file"
+    )]
+    pub(crate) user: Option<String>,
+    /// The file with that user's password
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETLOOM_STORE_PASSWORD_FILE",
+        requires = "user"
+    )]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The file with the token to show (Consul)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETLOOM_STORE_TOKEN_FILE",
+        conflicts_with = "user"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! From arguments to calls of the local API, and from answers to output.
 
 use crate::args::{AddressCommand, Cli, Command, EndpointCommand, NetworkCommand, PoolCommand};
-use crate::{Verdict, args, cluster, documents, render};
+use crate::{Verdict, args, cluster, documents, render, store};
 use anyhow::{Context, bail};
 use netloom_api::{
     AuditReport, AuditRequest, Client, CreateNetwork, Pool, Reservation, UninstallRequest,
@@ -71,6 +71,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Address(command) => address(&client, output, command).await,
         Command::Cluster(command) => cluster::cluster(&client, output, command).await,
         Command::Host(command) => cluster::host(&client, output, command).await,
+        Command::Store(command) => store::run(output, command).await,
         Command::Port { container } => ports(&client, output, container.as_deref()).await,
         Command::Audit { repair } => report(
             output,

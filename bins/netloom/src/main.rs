@@ -1,6 +1,6 @@
 //! The command `netloom`: what operators see of the daemon, and what they tell it.
 //!
-//! It speaks the local API and nothing else. Exit codes: 0 all is well, 1 it failed, 2 the command
+//! It speaks the local API, and, for `netloom store`, a store itself. Exit codes: 0 all is well, 1 it failed, 2 the command
 //! line was wrong, 3 an audit or the doctor found something.
 #![forbid(unsafe_code)]
 #![allow(
@@ -14,6 +14,7 @@ mod cluster;
 mod commands;
 mod documents;
 mod render;
+mod store;
 
 use args::Cli;
 use clap::Parser;

@@ -219,6 +219,8 @@ fn help_is_as_it_was_read_last() {
             "cluster init --help",
             "host --help",
             "host forget --help",
+            "store --help",
+            "store copy --help",
         ],
     );
 }
@@ -276,6 +278,10 @@ fn failures_have_a_cause_a_next_step_and_a_code() {
             "host forget h2",
             "host inspect h",
             "host inspect x",
+            "store check redis://h",
+            "store check file:///nonexistent/store.redb",
+            "store copy etcd://h etcd://h:2379/netloom",
+            "store dump etcd://h --cert /c.pem",
         ],
     );
 }
@@ -325,4 +331,20 @@ fn man_pages_and_completions_need_no_daemon() {
         let output = netloom(nowhere, &format!("completions {shell}"));
         assert!(output.stdout.len() > 1000, "{shell}");
     }
+}
+
+#[test]
+fn a_stores_file_can_be_looked_at_without_a_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    drop(netloom_store::EmbeddedStore::open(&path).unwrap());
+    let nowhere = Path::new("/nonexistent/api.sock");
+    let output = netloom(nowhere, &format!("store check file://{}", path.display()));
+    // No daemon ever began in it.
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let output = netloom(
+        nowhere,
+        &format!("store dump file://{} --json", path.display()),
+    );
+    assert_eq!(output.stdout, b"[]\n");
 }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use netloom_consul::ConsulStore;
 use netloom_core::store::{
-    CommitError, Committed, Key, Liveness, Store, StoreError, StoreIdentity, Transaction, Versioned,
-    Watch,
+    CommitError, Committed, Key, Liveness, Store, StoreError, StoreIdentity, Transaction,
+    Versioned, Watch,
 };
 use netloom_core::{RemoteStoreConfig, StoreKind};
 use netloom_etcd::EtcdStore;
@@ -30,7 +30,10 @@ enum Link {
     Open(Open),
     /// The last try failed; who comes soon after it gets the same answer at once, so that callers
     /// do not queue up behind a server that is away.
-    Failed { at: Instant, why: Why },
+    Failed {
+        at: Instant,
+        why: Why,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +87,22 @@ impl SharedStore {
                 Err(error)
             }
         }
+    }
+}
+
+impl SharedStore {
+    /// A backend that saw its store go back or be replaced refuses everything from then on, so that
+    /// nobody goes on unawares. Once that was told, the store is met anew, as whatever it is now:
+    /// whoever was told compares it with what it remembers.
+    async fn meet_anew(&self) {
+        *self.link.lock().await = Link::Never;
+    }
+
+    async fn read<T>(&self, found: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::WrongEpoch(_)) = &found {
+            self.meet_anew().await;
+        }
+        found
     }
 }
 
@@ -146,26 +165,34 @@ fn not_sent(error: StoreError) -> CommitError {
 #[deny(clippy::missing_trait_methods)]
 impl Store for SharedStore {
     async fn identity(&self) -> Result<StoreIdentity, StoreError> {
-        self.open().await?.store.identity().await
+        let found = self.open().await?.store.identity().await;
+        self.read(found).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
-        self.open().await?.store.get(key).await
+        let found = self.open().await?.store.get(key).await;
+        self.read(found).await
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
-        self.open().await?.store.list(prefix).await
+        let found = self.open().await?.store.list(prefix).await;
+        self.read(found).await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
         // Before anything else, so that a malformed one never looks like a store that is away.
         transaction.validate()?;
         let open = self.open().await.map_err(not_sent)?;
-        open.store.commit(transaction).await
+        let outcome = open.store.commit(transaction).await;
+        if let Err(CommitError::WrongEpoch(_)) = &outcome {
+            self.meet_anew().await;
+        }
+        outcome
     }
 
     async fn watch(&self, prefix: &Key) -> Result<Box<dyn Watch>, StoreError> {
-        self.open().await?.store.watch(prefix).await
+        let found = self.open().await?.store.watch(prefix).await;
+        self.read(found).await
     }
 }
 
