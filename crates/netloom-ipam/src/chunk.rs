@@ -356,4 +356,6 @@ fn is_one(left: &Run, right: &Run) -> bool {
 }
 
 #[cfg(test)]
+mod healing;
+#[cfg(test)]
 mod tests;
