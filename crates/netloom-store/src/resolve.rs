@@ -5,8 +5,7 @@ use netloom_core::store::{
 };
 
 /// How often one call sends the same transaction: an unknown outcome means a slow or failing
-/// store, and the caller's deadline, not a loop here, says how long to go on. The same call with
-/// the same transaction may be made again later.
+/// store, and the caller's deadline, not a loop here, says how long to go on.
 const TRIES: u32 = 3;
 
 /// What a record shows of an operation that may have changed it.
@@ -31,7 +30,9 @@ pub enum Trace {
 /// While the version is still the demanded one, the very same transaction is sent again: at most
 /// one of the copies can win, since the version moves with the first. So the caller never gets
 /// "failed" for a change that may yet happen. While the outcome stays `Unknown`, do not carry out
-/// another plan in its place.
+/// another plan in its place: make the same call with the same transaction again. It recognises a
+/// copy of an earlier call by its trace; but where the trace can be [`Erased`](Trace::Erased), a
+/// `Conflict` from the repeated call says nothing about the earlier copies.
 ///
 /// ```
 /// use netloom_core::store::{Key, Operation, Store, Transaction};
@@ -79,6 +80,10 @@ pub async fn commit_resolving_unknown(
             Err(CommitError::Conflict { key, conflict }) if last_unknown.is_some() => {
                 Some((key, conflict))
             }
+            // A copy of an earlier call may be what this one ran into.
+            Err(error @ CommitError::Conflict { .. }) => {
+                return recognised(store, &transaction, &witness, &mut trace, error).await;
+            }
             // Nothing is under way yet, or this copy certainly failed; an earlier one may not have.
             Err(other) if last_unknown.is_none() => return Err(other),
             Err(_) => return Err(CommitError::Unknown(last_unknown.flatten())),
@@ -112,6 +117,23 @@ fn witness(transaction: &Transaction) -> Option<(Key, Option<Version>)> {
             Some((key.clone(), Some(version.clone())))
         }
     })
+}
+
+/// A conflict at the first try: stands, unless the record shows this very operation.
+async fn recognised(
+    store: &dyn Store,
+    transaction: &Transaction,
+    witness: &Key,
+    trace: &mut (impl FnMut(Option<&[u8]>) -> Trace + Send),
+    conflict: CommitError,
+) -> Result<Committed, CommitError> {
+    let Ok(Some(now)) = store.get(witness).await else {
+        return Err(conflict);
+    };
+    match trace(Some(&now.value)) {
+        Trace::Happened => settle(store, transaction, (witness.clone(), Some(now)), trace).await,
+        Trace::DidNotHappen | Trace::Erased => Err(conflict),
+    }
 }
 
 /// The witness has moved: says by whom.

@@ -414,3 +414,16 @@ async fn a_wiped_trace_stays_unknown_and_a_foreign_change_is_a_conflict() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_repeated_call_recognises_the_copy_of_an_earlier_one() {
+    let store = healthy();
+    let call = || commit_resolving_unknown(&store, append(&key("a"), "id", None), trace_of("id"));
+    // It happened, its answer was lost, and then the store was away for a while.
+    store.order(Fault::UnknownAfter);
+    store.order(Fault::Unavailable);
+    let outcome = call().await.unwrap_err();
+    assert!(matches!(outcome, CommitError::Unknown(_)), "{outcome:?}");
+    let committed = call().await.unwrap();
+    assert_eq!(committed.versions.len(), 1);
+}
