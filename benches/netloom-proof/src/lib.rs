@@ -5,3 +5,4 @@
 pub mod duplicates;
 pub mod linear;
 pub mod model;
+pub mod sim;

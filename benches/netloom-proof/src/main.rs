@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a program that talks to a terminal")]
 
+mod commands;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +22,10 @@ struct Cli {
 enum Proof {
     /// Walk through all states of the protocol's model, planted bugs and impossible promises included.
     Model(ModelArgs),
+    /// Run the real code of many hosts in a simulated world, one run a seed.
+    Sim(commands::SimArgs),
+    /// Tell one run of the simulation in words.
+    Replay(commands::ReplayArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -49,6 +55,8 @@ struct ModelArgs {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().proof {
         Proof::Model(args) => prove_model(&args),
+        Proof::Sim(args) => commands::sim(&args),
+        Proof::Replay(args) => Ok(commands::replay(&args)),
     }
 }
 

@@ -1,0 +1,292 @@
+//! The store itself: what all hosts' links lead to.
+
+use super::planted::Bug;
+use super::trace::Trace;
+use netloom_core::store::{
+    CommitError, Committed, Conflict, Key, Operation, Transaction, Version, Versioned,
+};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// A linearizable store that can lose its past.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    inner: Mutex<Inner>,
+    trace: Option<Arc<Trace>>,
+    bug: Option<Bug>,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    value: Vec<u8>,
+    version: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    rows: BTreeMap<Key, Row>,
+    mark: u64,
+    identity: String,
+    watches: Vec<(Key, Arc<Bell>)>,
+    reads: u64,
+    commits: u64,
+}
+
+/// What the store held at some moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    rows: BTreeMap<Key, Row>,
+    mark: u64,
+}
+
+/// How a watch is told.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    pub(crate) rung: Notify,
+    pub(crate) broken: AtomicBool,
+}
+
+impl Ground {
+    pub(crate) fn new(trace: Option<Arc<Trace>>, bug: Option<Bug>) -> Self {
+        let inner = Inner {
+            identity: "simulated-1".to_owned(),
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+            trace,
+            bug,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn identity(&self) -> String {
+        self.inner().identity.clone()
+    }
+
+    /// Reads and commits so far.
+    pub(crate) fn work(&self) -> (u64, u64) {
+        let inner = self.inner();
+        (inner.reads, inner.commits)
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Versioned> {
+        let mut inner = self.inner();
+        inner.reads += 1;
+        inner.rows.get(key).map(Row::versioned)
+    }
+
+    pub(crate) fn list(&self, prefix: &Key) -> Vec<(Key, Versioned)> {
+        let mut inner = self.inner();
+        inner.reads += 1;
+        let after = inner
+            .rows
+            .range((Bound::Excluded(prefix), Bound::Unbounded));
+        let text = prefix.as_str();
+        after
+            .take_while(|(key, _)| key.as_str().starts_with(text))
+            .filter(|(key, _)| key.is_below(prefix))
+            .map(|(key, row)| (key.clone(), row.versioned()))
+            .collect()
+    }
+
+    pub(crate) fn commit(
+        &self,
+        host: u64,
+        transaction: Transaction,
+    ) -> Result<Committed, CommitError> {
+        let mut inner = self.inner();
+        inner.commits += 1;
+        let outcome = inner.apply(transaction, self.bug);
+        if let Some(trace) = &self.trace {
+            let (word, count) = match &outcome {
+                Ok(committed) => ("committed", committed.versions.len()),
+                Err(_) => ("refused", 0),
+            };
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            trace.note(word, &[host, count, inner.mark], || match &outcome {
+                Ok(committed) => {
+                    let keys = committed.versions.iter().map(|(key, _)| key.as_str());
+                    format!("h{host} {}", keys.collect::<Vec<_>>().join(" "))
+                }
+                Err(error) => format!("h{host} {error}"),
+            });
+        }
+        outcome
+    }
+
+    pub(crate) fn watch(&self, prefix: &Key) -> Arc<Bell> {
+        let bell = Arc::new(Bell::default());
+        let mut inner = self.inner();
+        // Whoever watched and went away holds its bell no more.
+        inner
+            .watches
+            .retain(|(_, bell)| Arc::strong_count(bell) > 1);
+        inner.watches.push((prefix.clone(), Arc::clone(&bell)));
+        bell
+    }
+
+    /// All watches end: what happened meanwhile was compacted.
+    pub(crate) fn break_watches(&self) {
+        let mut inner = self.inner();
+        for (_, bell) in std::mem::take(&mut inner.watches) {
+            bell.broken.store(true, Ordering::Relaxed);
+            bell.rung.notify_one();
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let inner = self.inner();
+        Snapshot {
+            rows: inner.rows.clone(),
+            mark: inner.mark,
+        }
+    }
+
+    /// Goes back; versions are used again, as by a store whose files were put back.
+    pub(crate) fn restore(&self, snapshot: &Snapshot, identity: Option<&str>) {
+        let mut inner = self.inner();
+        inner.rows.clone_from(&snapshot.rows);
+        inner.mark = snapshot.mark;
+        if let Some(identity) = identity {
+            identity.clone_into(&mut inner.identity);
+        }
+        drop(inner);
+        self.break_watches();
+    }
+
+    pub(crate) fn wipe(&self, identity: Option<&str>) {
+        let empty = Snapshot {
+            rows: BTreeMap::new(),
+            mark: 0,
+        };
+        self.restore(&empty, identity);
+    }
+
+    /// Bytes of a row, by a look that counts as no work.
+    pub(crate) fn peek(&self, key: &str) -> Option<Vec<u8>> {
+        let inner = self.inner();
+        let key = Key::new(key).ok()?;
+        inner.rows.get(&key).map(|row| row.value.clone())
+    }
+
+    /// All rows whose keys begin with `start`.
+    pub(crate) fn rows(&self, start: &str) -> Vec<(Key, Vec<u8>)> {
+        let inner = self.inner();
+        let found = inner
+            .rows
+            .iter()
+            .filter(|(key, _)| key.as_str().starts_with(start));
+        found
+            .map(|(key, row)| (key.clone(), row.value.clone()))
+            .collect()
+    }
+
+    /// Changes a row behind everybody's back; none removes it.
+    pub(crate) fn force(&self, key: &Key, value: Option<Vec<u8>>) {
+        let mut inner = self.inner();
+        inner.mark += 1;
+        let version = inner.mark;
+        match value {
+            Some(value) => drop(inner.rows.insert(key.clone(), Row { value, version })),
+            None => drop(inner.rows.remove(key)),
+        }
+    }
+}
+
+impl Row {
+    fn versioned(&self) -> Versioned {
+        Versioned {
+            value: self.value.clone(),
+            version: Version::from_bytes(self.version.to_le_bytes()),
+        }
+    }
+}
+
+impl Inner {
+    fn apply(
+        &mut self,
+        mut transaction: Transaction,
+        bug: Option<Bug>,
+    ) -> Result<Committed, CommitError> {
+        if bug == Some(Bug::DroppedFences) {
+            let is_fence = |operation: &Operation| {
+                matches!(
+                    operation,
+                    Operation::CheckAbsent(_) | Operation::CheckVersion(..)
+                )
+            };
+            transaction
+                .operations
+                .retain(|operation| !is_fence(operation));
+        }
+        let checked = match bug {
+            Some(Bug::FirstCheckOnly) => 1,
+            Some(Bug::NoVersionCheck) => 0,
+            _ => usize::MAX,
+        };
+        for operation in transaction.operations.iter().take(checked) {
+            let key = operation.key();
+            check(operation, self.rows.get(key)).map_err(|conflict| CommitError::Conflict {
+                key: key.clone(),
+                conflict,
+            })?;
+        }
+        self.mark += 1;
+        let half = transaction.operations.len().div_ceil(2);
+        let done = if bug == Some(Bug::HalfTransaction) {
+            half
+        } else {
+            usize::MAX
+        };
+        let mut versions = Vec::new();
+        for (place, operation) in transaction.operations.into_iter().enumerate() {
+            let (key, value) = match operation {
+                Operation::CheckAbsent(_) | Operation::CheckVersion(..) => continue,
+                Operation::Create(key, value) | Operation::Update(key, value, _) => {
+                    (key, Some(value))
+                }
+                Operation::Delete(key, _) => (key, None),
+            };
+            let version = self.mark;
+            if value.is_some() {
+                let version = Version::from_bytes(version.to_le_bytes());
+                versions.push((key.clone(), version));
+            }
+            if place >= done {
+                continue;
+            }
+            for (prefix, bell) in &self.watches {
+                if key.is_below(prefix) {
+                    bell.rung.notify_one();
+                }
+            }
+            match value {
+                Some(value) => drop(self.rows.insert(key, Row { value, version })),
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+        Ok(Committed { versions })
+    }
+}
+
+fn check(operation: &Operation, row: Option<&Row>) -> Result<(), Conflict> {
+    let has = |wanted: &Version| match row {
+        None => Err(Conflict::Absent),
+        Some(row) if wanted.as_bytes() == row.version.to_le_bytes() => Ok(()),
+        Some(_) => Err(Conflict::VersionDiffers),
+    };
+    match (operation, row) {
+        (Operation::CheckAbsent(_) | Operation::Create(..), None) => Ok(()),
+        (Operation::CheckAbsent(_) | Operation::Create(..), Some(_)) => Err(Conflict::Exists),
+        (Operation::CheckVersion(_, version), _)
+        | (Operation::Update(_, _, version), _)
+        | (Operation::Delete(_, version), _) => has(version),
+    }
+}

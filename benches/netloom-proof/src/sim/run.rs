@@ -1,0 +1,274 @@
+//! One run: hosts, a store, callers, trouble, and the quiet afterwards.
+
+use super::disk::{Lie, SimDisk};
+use super::faults::chaos;
+use super::ground::Ground;
+use super::host::{Host, Parts};
+use super::link::Link;
+use super::ops::client;
+use super::planted::Bug;
+use super::random::{Random, mix};
+use super::trace::Trace;
+use super::world::{Promise, Shared, World};
+use super::{Config, SeedReport};
+use netloom_core::store::Key;
+use netloom_ipam::cluster_init;
+use serde::Serialize;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// What a run is about, beside weather.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Nothing but faults that pass.
+    Plain,
+    /// A machine is lost for ever, and forgotten.
+    Forgetting,
+    /// The store goes back, and a host that saw more speaks before those that did not.
+    Rollback,
+    /// The store goes back, and whoever saw nothing of it may come first: what cannot be promised.
+    BlindRollback,
+    /// The store is emptied, and a person begins it anew.
+    Wipe,
+    /// Two machines with one identity: a planted bug.
+    Twin,
+}
+
+/// The run.
+#[derive(Debug)]
+pub(crate) struct Sim {
+    pub(crate) kind: Kind,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) hosts: Vec<Arc<Host>>,
+    pub(crate) pools: Vec<Shared>,
+    pub(crate) world: Arc<World>,
+    pub(crate) forgotten: AtomicBool,
+    /// The epoch that a rollback ended, if it lost anything.
+    lost_epoch: Mutex<Option<Vec<u8>>>,
+}
+
+impl Sim {
+    pub(crate) fn host(&self, place: usize) -> &Arc<Host> {
+        self.hosts
+            .get(place)
+            .expect("places are drawn below the count of hosts")
+    }
+
+    pub(crate) fn pool(&self, place: usize) -> &Shared {
+        self.pools
+            .get(place)
+            .expect("places are drawn below the count of pools")
+    }
+
+    pub(crate) fn lost_epoch(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.lost_epoch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new(kind: Kind, bug: Option<Bug>, in_words: bool, random: &mut Random) -> Self {
+        let trace = Arc::new(Trace::new(in_words));
+        let world = Arc::new(World::new(Arc::clone(&trace)));
+        let ground = Arc::new(Ground::new(Some(trace), bug));
+        let lie = match bug {
+            Some(Bug::EarlySync) => Lie::EarlySync,
+            Some(Bug::SilentlyFull) => Lie::SilentlyFull,
+            Some(Bug::TornReplace) => Lie::TornReplace,
+            _ => Lie::None,
+        };
+        let count = match kind {
+            Kind::Forgetting => random.between(3, 4),
+            _ => random.between(2, 4),
+        };
+        let status_every = random.millis(2000, 6000);
+        let host = |number: u64, named: u64, random: &mut Random| {
+            let parts = Parts {
+                number: usize::try_from(number).unwrap_or(0),
+                name: format!("h{named}"),
+                disk: SimDisk::new(lie),
+                link: Link::new(number, Arc::clone(&ground), bug, random.fork()),
+                world: Arc::clone(&world),
+                status_every,
+                random: random.fork(),
+            };
+            Arc::new(Host::new(parts))
+        };
+        let mut hosts: Vec<_> = (0..count).map(|n| host(n, n, random)).collect();
+        if kind == Kind::Twin {
+            let twin = host(count, 0, random);
+            twin.destroy();
+            hosts.push(twin);
+        }
+        let small = ["10.9.0.0/28", "10.9.0.0/27", "10.9.0.0/26"];
+        let large = ["10.8.0.0/24", "10.8.0.0/22", "10.8.0.0/20"];
+        let pools = [small, large].map(|texts| {
+            let text = texts
+                .get(random.place(texts.len()))
+                .unwrap_or(&"10.9.0.0/28");
+            let subnet: netloom_types::Subnet = text.parse().expect("it is a subnet");
+            // Without the network's address, the broadcast address and the gateway.
+            let capacity = subnet.size_saturating().saturating_sub(3);
+            let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+            Shared { subnet, capacity }
+        });
+        Self {
+            kind,
+            bug,
+            ground,
+            hosts,
+            pools: pools.into(),
+            world,
+            forgotten: AtomicBool::new(false),
+            lost_epoch: Mutex::default(),
+        }
+    }
+}
+
+fn kind_of(bug: Option<Bug>, random: &mut Random) -> Kind {
+    let drawn = random.below(100);
+    match bug {
+        Some(Bug::TwinHost) => Kind::Twin,
+        Some(Bug::ForgottenComesBack) => Kind::Forgetting,
+        // Rollbacks and wipes are where fences matter; a blind one proves nothing.
+        Some(_) => match drawn {
+            0..50 => Kind::Plain,
+            50..80 => Kind::Forgetting,
+            80..92 => Kind::Rollback,
+            _ => Kind::Wipe,
+        },
+        None => match drawn {
+            0..70 => Kind::Plain,
+            70..82 => Kind::Forgetting,
+            82..89 => Kind::Rollback,
+            89..93 => Kind::BlindRollback,
+            _ => Kind::Wipe,
+        },
+    }
+}
+
+/// Lives through one seed.
+pub(crate) async fn live(seed: u64, config: &Config) -> SeedReport {
+    let mut random = Random::new(mix(seed ^ 0x6e65_746c_6f6f_6d00));
+    let kind = config
+        .kind
+        .unwrap_or_else(|| kind_of(config.bug, &mut random));
+    let sim = Arc::new(Sim::new(kind, config.bug, config.in_words, &mut random));
+    sim.begin(&mut random).await;
+    let count = u32::try_from(random.between(3, 8)).unwrap_or(3);
+    let trouble = tokio::spawn(chaos(Arc::clone(&sim), random.fork(), count));
+    let mut callers = Vec::new();
+    let places: Vec<usize> = (0..sim.hosts.len()).chain(0..sim.hosts.len()).collect();
+    let each = OPERATIONS.div_ceil(u32::try_from(places.len()).unwrap_or(1));
+    for host in places {
+        callers.push(tokio::spawn(client(
+            Arc::clone(&sim),
+            host,
+            random.fork(),
+            each,
+        )));
+    }
+    if config.bug == Some(Bug::TakenByTime) {
+        tokio::spawn(reap(Arc::clone(&sim)));
+    }
+    for task in callers.into_iter().chain([trouble]) {
+        if let Err(error) = task.await {
+            sim.world.broken(Promise::NoPanic, error.to_string());
+        }
+    }
+    sim.finish(&mut random).await;
+    sim.report(seed)
+}
+
+impl Sim {
+    /// All hosts join and learn of each other.
+    async fn begin(&self, random: &mut Random) {
+        let ids = super::clock::SimIds::new(random.fork());
+        let store = super::link::OwnStore(Arc::clone(&self.ground));
+        let begun = cluster_init(&store, &ids, 0, []).await;
+        debug_assert!(begun.is_ok());
+        self.hosts.iter().for_each(Host::start);
+        // Two looks at all hosts lie behind everybody, or hosts meet only in the middle of trouble.
+        let acquainted = matches!(self.kind, Kind::Wipe | Kind::Rollback) || random.chance(500);
+        let time = if acquainted {
+            65_000
+        } else {
+            random.below(3000)
+        };
+        sleep(Duration::from_millis(time)).await;
+    }
+
+    fn report(&self, seed: u64) -> SeedReport {
+        let (reads, commits) = self.ground.work();
+        let facts = self.world.facts();
+        let noticed = facts
+            .violations
+            .iter()
+            .any(|v| v.promise == Promise::LossNoticed);
+        let mut violations = facts.violations.clone();
+        let mut unpromised = Vec::new();
+        if self.kind == Kind::BlindRollback && !noticed {
+            std::mem::swap(&mut violations, &mut unpromised);
+        }
+        SeedReport {
+            seed,
+            kind: self.kind,
+            operations: facts.operations,
+            refused: facts.refused,
+            faults: facts.faults.clone(),
+            unknown: self.hosts.iter().map(|host| host.link.unknown()).sum(),
+            reads,
+            commits,
+            violations,
+            unpromised,
+            trace_hash: self.world.trace.hash(),
+            lines: self.world.trace.take_lines(),
+        }
+    }
+}
+
+/// The planted bug of a lease: whoever is silent loses its ranges.
+async fn reap(sim: Arc<Sim>) {
+    loop {
+        sleep(Duration::from_secs(2)).await;
+        for host in &sim.hosts {
+            let paused = host.gate().is_none_or(|gate| gate.is_paused());
+            if paused || host.link.is_cut() {
+                take_away(&sim.ground, host.id.as_str());
+            }
+        }
+    }
+}
+
+/// Makes all that a host owns nobody's.
+fn take_away(ground: &Ground, owner: &str) {
+    for (key, bytes) in ground.rows("chunks/") {
+        let Ok(mut record) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+            continue;
+        };
+        let owners = record.get("owners").and_then(|owners| owners.as_array());
+        let place = owners.and_then(|owners| owners.iter().position(|name| name == owner));
+        let Some(runs) = record.get_mut("runs").and_then(|runs| runs.as_array_mut()) else {
+            continue;
+        };
+        let before = runs.len();
+        runs.retain(|run| {
+            run.get(3).and_then(serde_json::Value::as_u64) != place.map(|p| p as u64)
+        });
+        if runs.len() != before {
+            force(ground, &key, &record);
+        }
+    }
+}
+
+fn force(ground: &Ground, key: &Key, record: &serde_json::Value) {
+    if let Ok(bytes) = serde_json::to_vec(record) {
+        ground.force(key, Some(bytes));
+    }
+}
+
+/// Calls of all callers together, at least.
+const OPERATIONS: u32 = 110;
