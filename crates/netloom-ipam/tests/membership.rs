@@ -627,3 +627,112 @@ async fn a_host_that_brings_pools_in_use_elsewhere_is_refused_with_their_list() 
     let pool = network(&two, "10.9.0.0/16").await.id;
     take(&two, &pool, 1).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_store_does_not_say_of_a_start_or_of_healing_both_come_off() {
+    for fault in [Fault::UnknownDone, Fault::UnknownLost, Fault::Unavailable] {
+        for at in 0..14 {
+            let store = initialised().await;
+            let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+            let before = store.snapshot();
+            store.fail_next([fault]);
+            let (first, second) = (one.start().await, two.start().await);
+            pass(30).await;
+            let pools = [
+                network(&first, "10.9.0.0/22").await.id,
+                network(&second, "10.9.0.0/22").await.id,
+            ];
+            let mut given = BTreeSet::new();
+            for n in 0..40 {
+                let host = [&first, &second][n % 2];
+                let ip = take(host, &pools[n % 2], u32::try_from(n).unwrap()).await;
+                given.insert(ip.unwrap());
+            }
+            pass(30).await;
+            // Everything is lost, and the hosts write it again with a store that does not tell.
+            drop(second);
+            store.restore(&before);
+            let lost = (0..at).map(|n| match n % 3 {
+                0 => Fault::UnknownDone,
+                1 => Fault::UnknownLost,
+                _ => fault,
+            });
+            store.fail_next(lost.chain([fault; 5]));
+            let second = two.start().await;
+            pass(120).await;
+            store.clear_faults();
+            pass(120).await;
+            for host in [&first, &second] {
+                let view = host.cluster().await;
+                assert_eq!(view.standing, Standing::Joined, "{fault:?} at {at}");
+                assert!(view.epoch > 1);
+            }
+            assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+            for n in 100..200 {
+                let host = [&first, &second][n % 2];
+                let ip = take(host, &pools[n % 2], u32::try_from(n).unwrap())
+                    .await
+                    .unwrap();
+                assert!(given.insert(ip), "{ip} twice");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_while_it_heals_goes_on_from_there() {
+    for left in 0..40 {
+        let store = initialised().await;
+        let machine = Machine::new("h1", &store);
+        let before = store.snapshot();
+        let one = machine.start().await;
+        let pool = network(&one, "10.9.0.0/22").await.id;
+        let mut given = BTreeSet::new();
+        for n in 0..40 {
+            given.insert(take(&one, &pool, n).await.unwrap());
+        }
+        pass(60).await;
+        drop(one);
+        store.restore(&before);
+        // So many commits later it is gone.
+        store.die_after(left);
+        let one = machine.start().await;
+        pass(20).await;
+        drop(one);
+        store.come_back();
+        let one = machine.start().await;
+        pass(60).await;
+        assert_eq!(
+            one.cluster().await.standing,
+            Standing::Joined,
+            "after {left}"
+        );
+        assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+        for n in 100..200 {
+            let ip = take(&one, &pool, n).await.unwrap();
+            assert!(given.insert(ip), "{ip} twice, after {left}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a17_what_a_host_owns_is_not_taken_because_it_is_off() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let pools = [
+        network(&first, "10.9.0.0/26").await.id,
+        network(&second, "10.9.0.0/26").await.id,
+    ];
+    let kept = take(&second, &pools[1], 1).await.unwrap();
+    drop(second);
+    pass(6 * 3600).await;
+    let mut taken = BTreeSet::new();
+    while let Ok(ip) = take(&first, &pools[0], 100 + u32::try_from(taken.len()).unwrap()).await {
+        assert!(taken.insert(ip));
+    }
+    assert!(!taken.contains(&kept));
+    let second = two.start().await;
+    let again = take(&second, &pools[1], 2).await.unwrap();
+    assert!(again != kept && !taken.contains(&again));
+}

@@ -10,7 +10,7 @@ use crate::records::{HealRecord, HostRecord, HostState, PoolState, Record};
 use crate::registry::{CONFLICTS_MAX, StoredPool};
 use crate::space::{Keys, PoolKey, Reference};
 use netloom_core::store::{Key, Operation, Transaction};
-use netloom_core::{AddressSpace, Forgotten, IpamError, crash_point};
+use netloom_core::{AddressSpace, Forgotten, IpamError};
 use netloom_types::Subnet;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,6 @@ impl AddressManager {
     /// out, chunk by chunk. May be done again after a crash.
     pub(super) async fn forget_host(&self, host: &str) -> Result<Forgotten, IpamError> {
         self.mark_forgotten(host).await?;
-        crash_point!("ipam.member.forgetting");
         self.withdraw_wants(host).await?;
         let mut freed: BTreeMap<Subnet, u64> = BTreeMap::new();
         for stored in self.registry.pools(AddressSpace::Global).await? {

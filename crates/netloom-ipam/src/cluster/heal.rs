@@ -13,8 +13,8 @@ use crate::records::{
 };
 use crate::registry::{CONFLICTS_MAX, StoredPool, write};
 use crate::space::{Keys, PoolKey, Reference};
+use netloom_core::IpamError;
 use netloom_core::store::Operation;
-use netloom_core::{IpamError, crash_point};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,11 +47,9 @@ impl AddressManager {
             let Some(known) = self.known(pool) else {
                 continue;
             };
-            crash_point!("ipam.heal.before_pool");
             self.assert_pool(pool, &known, Fence::Epoch).await?;
             self.assert_ranges(pool, &known, Fence::Epoch).await?;
         }
-        crash_point!("ipam.heal.before_leave");
         self.leave_heal(self.member.host().as_str()).await?;
         tracing::info!("this host wrote again what it owns");
         drop(_one_at_a_time);
@@ -193,7 +191,6 @@ impl AddressManager {
             let write = self
                 .registry
                 .write_chunk(&stored, known.generation, &operation);
-            crash_point!("ipam.heal.before_chunk");
             let sent = self.member.commit_behind(fence, &operation, vec![write]);
             match sent.await {
                 Ok(()) => return self.note_asserted(pool, known, &stored, &lost),

@@ -117,7 +117,7 @@ fn refusal(me: &Me, look: &Look) -> Option<String> {
         return Some(format!(
             "the store knows host {host} on another machine ({}, here is {}): this is a copy of \
              it; move the copied state directory away as a whole, or, if that machine is gone, \
-             forget the host",
+             forget the host. Then restart netloomd",
             own.machine, me.machine
         ));
     }

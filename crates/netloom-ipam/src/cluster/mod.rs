@@ -1,6 +1,7 @@
 //! The hosts that share a store: who takes part, in which epoch, and what happens when the store
 //! lost its past. docs/address-protocol.md is the rule.
 
+mod bounded;
 mod check;
 mod commit;
 mod copy;

@@ -1,5 +1,6 @@
 //! Opening address management: the journal, then the store, then the book of both.
 
+use super::bounded::Bounded;
 use super::look::{Meeting, Past};
 use super::member::{Founding, Member};
 use super::mirror::Mirror;
@@ -34,8 +35,12 @@ impl AddressManager {
             Sharing::Alone => None,
             Sharing::Cluster(cluster) => Some(cluster.machine.clone()),
         };
+        let store: Arc<dyn Store> = match &config.sharing {
+            Sharing::Alone => Arc::clone(&seams.store),
+            Sharing::Cluster(_) => Arc::new(Bounded::new(Arc::clone(&seams.store))),
+        };
         let member = Arc::new(Member::new(Founding {
-            store: Arc::clone(&seams.store),
+            store: Arc::clone(&store),
             ids: Arc::clone(&seams.ids),
             host: config.host.clone(),
             boot: config.boot.clone(),
@@ -43,7 +48,7 @@ impl AddressManager {
             journal: journal.id(),
             memory: table.host.clone(),
         })?);
-        let registry = Registry::new(Arc::clone(&member), Arc::clone(&seams.store))?;
+        let registry = Registry::new(Arc::clone(&member), store)?;
         let mirror = Mirror::new(seams.mirror.clone());
         let met = member.meet(past, &mirror.members().await?).await;
         let pools = first_pools(&registry, &mirror, &table, &met).await?;

@@ -39,6 +39,8 @@ struct Inner {
     file: Option<PathBuf>,
     /// Whether it does not answer at all.
     away: bool,
+    /// After so many more commits it is away.
+    dies_after: Option<u64>,
     name: &'static str,
     changes: tokio::sync::watch::Sender<u64>,
 }
@@ -95,8 +97,15 @@ impl TestStore {
         self.0.lock().unwrap().away = true;
     }
 
+    /// After so many more commits it answers nobody.
+    pub fn die_after(&self, commits: u64) {
+        self.0.lock().unwrap().dies_after = Some(commits);
+    }
+
     pub fn come_back(&self) {
-        self.0.lock().unwrap().away = false;
+        let mut inner = self.0.lock().unwrap();
+        inner.away = false;
+        inner.dies_after = None;
     }
 
     /// Its identity ends with this.
