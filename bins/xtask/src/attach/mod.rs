@@ -69,7 +69,8 @@ pub(crate) fn run(rest: &[String]) -> Result<bool> {
     let programs = repo::build_release_programs()?;
     interrupt::remove_machines_on_interrupt()?;
 
-    let repetitions = if args.extent.quick { 8 } else { 15 };
+    // Samples per row: eight at a time give eight a round.
+    let samples: usize = if args.extent.quick { 8 } else { 15 };
     let mut rows = Vec::new();
     let mut fixture = Fixture::start(args.docker, &programs).context("the lab's machine")?;
     let version = fixture.docker_version()?;
@@ -81,7 +82,8 @@ pub(crate) fn run(rest: &[String]) -> Result<bool> {
     // Told cell by cell: what was measured is not lost when a long run is cut off.
     for cell in chosen.filter(|cell| cell.to_string().contains(only)) {
         fixture.fill(cell.present)?;
-        let measured = cell::measure(&fixture, cell, repetitions)?;
+        let rounds = samples.div_ceil(cell.parallel).max(ROUNDS_MIN);
+        let measured = cell::measure(&fixture, cell, rounds)?;
         if args.json {
             report::json_lines(&measured, &version)?;
         } else {
@@ -95,6 +97,9 @@ pub(crate) fn run(rest: &[String]) -> Result<bool> {
     }
     Ok(!args.check || met.iter().all(|goal| goal.met))
 }
+
+/// Fewer rounds than this would let one hiccup of the machine speak for a row.
+const ROUNDS_MIN: usize = 3;
 
 /// The cells in an order in which the count of present containers only grows.
 fn cells(extent: &Extent) -> Vec<Cell> {
