@@ -207,8 +207,17 @@ impl Plan {
             lost_writes: 1,
             ..Self::smoke()
         };
+        let one = Self {
+            name: "three hosts, one address, every fault, any number of crashes and lost answers",
+            hosts: 3,
+            addresses: [1, 0],
+            forgets: 1,
+            rollbacks: 1,
+            lost_writes: 2,
+            ..Self::smoke()
+        };
         let mut walks = Self::quick();
-        walks.extend([split, past, all]);
+        walks.extend([split, past, all, one]);
         walks
     }
 
