@@ -74,6 +74,9 @@ pub(crate) enum Event {
     },
     /// It is somebody else's, or nobody's.
     RangeLeft { pool: u32, part: Part },
+    /// It is somebody else's although this host never gave it: the store lost its past. What is in
+    /// use of it stays in use, and does not come back.
+    RangeLost { pool: u32, part: Part },
     /// In snapshots only: numbers that were used, even if nothing else shows it.
     Counters { operation: u64, pool: u32 },
     /// How far this host came with the store.
@@ -163,7 +166,8 @@ impl Event {
             Self::RangeOwned { .. }
             | Self::RangeLeaving { .. }
             | Self::RangeKept { .. }
-            | Self::RangeLeft { .. } => out.range(self),
+            | Self::RangeLeft { .. }
+            | Self::RangeLost { .. } => out.range(self),
             Self::Counters { operation, pool } => {
                 out.head(code::COUNTERS, *pool);
                 out.u64(*operation);
@@ -212,6 +216,7 @@ mod code {
     pub(super) const RANGE_LEFT: u8 = 13;
     pub(super) const HOST_COUNTER: u8 = 14;
     pub(super) const POOL_SHARED: u8 = 15;
+    pub(super) const RANGE_LOST: u8 = 16;
 }
 
 /// A taken event with a short name fits.

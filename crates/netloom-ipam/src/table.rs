@@ -131,7 +131,8 @@ impl Table {
             range @ (Event::RangeOwned { .. }
             | Event::RangeLeaving { .. }
             | Event::RangeKept { .. }
-            | Event::RangeLeft { .. }) => self.apply_range(&range),
+            | Event::RangeLeft { .. }
+            | Event::RangeLost { .. }) => self.apply_range(&range),
         }
     }
 
@@ -150,6 +151,7 @@ impl Table {
                 generation,
             } => self.ledger(pool)?.kept(part, generation),
             Event::RangeLeft { pool, part } => self.ledger(pool)?.left(part),
+            Event::RangeLost { pool, part } => self.ledger(pool)?.lost(part),
             _ => Ok(Effect::default()),
         }
     }
@@ -257,6 +259,15 @@ impl Ledger {
         let to = RangeState::Owned;
         let changed = self.held.change(part, None, to, Some(generation));
         changed.map_err(|why| self.odd(part, why))?;
+        Ok(Effect::default())
+    }
+
+    fn lost(&mut self, part: Part) -> Result<Effect, String> {
+        let removed = self.held.lose(part);
+        removed.map_err(|why| self.odd(part, why))?;
+        for index in part.first..=part.last {
+            self.cooling.forget(index);
+        }
         Ok(Effect::default())
     }
 

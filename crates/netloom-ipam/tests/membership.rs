@@ -736,3 +736,58 @@ async fn a17_what_a_host_owns_is_not_taken_because_it_is_off() {
     let again = take(&second, &pools[1], 2).await.unwrap();
     assert!(again != kept && !taken.contains(&again));
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_owners_by_a_store_that_went_back_unseen_are_one_again_after_healing() {
+    for first_speaks in [true, false] {
+        let store = initialised().await;
+        let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+        let (first, second) = (one.start().await, two.start().await);
+        let pools = [
+            network(&first, "10.9.0.0/27").await.id,
+            network(&second, "10.9.0.0/27").await.id,
+        ];
+        let before = store.snapshot();
+        let mut firsts = BTreeSet::new();
+        for n in 0..12 {
+            firsts.insert(take(&first, &pools[0], n).await.unwrap());
+        }
+        // Nobody else saw any of this, and the only witness is off.
+        drop(first);
+        store.restore(&before);
+        let mut seconds = BTreeSet::new();
+        while let Ok(ip) = take(
+            &second,
+            &pools[1],
+            100 + u32::try_from(seconds.len()).unwrap(),
+        )
+        .await
+        {
+            seconds.insert(ip);
+        }
+        let twice: BTreeSet<_> = firsts.intersection(&seconds).copied().collect();
+        assert!(!twice.is_empty(), "the history that cannot be helped");
+        let first = one.start().await;
+        pass(120).await;
+        let hosts = [(&first, &pools[0]), (&second, &pools[1])];
+        for (host, _) in hosts {
+            assert_eq!(host.cluster().await.standing, Standing::Joined);
+            assert!(host.cluster().await.epoch > 1);
+        }
+        // From here on each address has one owner, who gives it when it is free on both.
+        for ip in &twice {
+            first.release_address(&pools[0], *ip).await.unwrap();
+            second.release_address(&pools[1], *ip).await.unwrap();
+        }
+        pass(60).await;
+        let mut again = BTreeSet::new();
+        for n in 0..2 * twice.len() {
+            let at = (n + usize::from(first_speaks)) % 2;
+            let (host, pool) = hosts[at];
+            if let Ok(ip) = take(host, pool, 1000 + u32::try_from(n).unwrap()).await {
+                assert!(again.insert(ip), "{ip} has two owners");
+            }
+        }
+        assert!(!again.is_empty());
+    }
+}

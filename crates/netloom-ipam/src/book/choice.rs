@@ -29,7 +29,9 @@ impl After {
             Event::RangeOwned { pool, part, .. } | Event::RangeKept { pool, part, .. } => {
                 Self::Open(*pool, *part)
             }
-            Event::RangeLeaving { pool, part } => Self::Close(*pool, *part),
+            Event::RangeLeaving { pool, part } | Event::RangeLost { pool, part } => {
+                Self::Close(*pool, *part)
+            }
             _ => Self::Nothing,
         }
     }

@@ -1,6 +1,7 @@
 //! Writing again what this host knows, after the store lost its past.
 
 use super::commit::{Fence, RangeError};
+use crate::book::Book;
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
 use crate::manager::AddressManager;
@@ -255,16 +256,7 @@ impl AddressManager {
         if life != Some(pool.subnet) {
             return Err(contended());
         }
-        for part in lost {
-            for index in part.first..=part.last {
-                let part = Part::one(index);
-                let ledger = book.table.pools.get(&number);
-                if ledger.is_some_and(|ledger| !ledger.occupied_in(part)) {
-                    drop(book.note(Event::RangeLeaving { pool: number, part }));
-                    drop(book.note(Event::RangeLeft { pool: number, part })?);
-                }
-            }
-        }
+        let_go(&mut book, number, lost)?;
         for run in stored.chunk.of(me) {
             let whole = part_of(run.span, stored.number);
             let held: Vec<Part> = book
@@ -285,6 +277,54 @@ impl AddressManager {
             }
         }
         Ok(())
+    }
+
+    /// All have spoken: of what two hosts asserted one has it now, and the other lets it go.
+    pub(super) async fn check_ranges(&self) -> Result<(), IpamError> {
+        let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
+        for pool in pools {
+            let gate = self.gates.of(pool);
+            let _hands = gate.hands.lock().await;
+            let Some(known) = self.known(pool) else {
+                continue;
+            };
+            let chunks: BTreeSet<u128> = known
+                .ranges
+                .iter()
+                .map(|range| chunk_of(range.part.first))
+                .collect();
+            for number in chunks {
+                let stored = self.registry.chunk(pool, known.generation, number).await?;
+                self.check_chunk(pool, &known, &stored)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_chunk(
+        &self,
+        pool: PoolKey,
+        known: &Known,
+        stored: &StoredChunk,
+    ) -> Result<(), IpamError> {
+        let me: Arc<str> = self.member.host().as_str().into();
+        let mine = Holder::Owned(me);
+        let spans = known.ranges.iter();
+        let spans = spans.filter_map(|range| span_in(range.part, stored.number));
+        let lost: Vec<Part> = spans
+            .flat_map(|span| stored.chunk.within(span).collect::<Vec<_>>())
+            .filter(|run| run.holder != mine)
+            .map(|run| part_of(run.span, stored.number))
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(
+            pool = %pool.subnet,
+            parts = ?lost,
+            "addresses of this host are another one's by the store, and are not handed out here"
+        );
+        let_go(&mut self.book(), known.number, &lost)
     }
 
     /// A host that was forgotten in the time that the store lost stays forgotten.
@@ -351,6 +391,22 @@ impl AddressManager {
             .commit_behind(Fence::Epoch, operation, operations)
             .await
     }
+}
+
+/// What is somebody else's is not handed out any more; what is in use of it stays in use.
+fn let_go(book: &mut Book, pool: u32, lost: &[Part]) -> Result<(), IpamError> {
+    for part in lost {
+        let ledger = book.table.pools.get(&pool);
+        let held = ledger
+            .into_iter()
+            .flat_map(|ledger| ledger.held.within(*part));
+        let owned = held.filter(|range| range.state == RangeState::Owned);
+        for range in owned.collect::<Vec<_>>() {
+            let part = range.part;
+            drop(book.note(Event::RangeLost { pool, part })?);
+        }
+    }
+    Ok(())
 }
 
 /// The pool's record to be, if the store's is behind what this host knows.

@@ -169,3 +169,173 @@ fn lost_past(memory: &Memory, number: u64, look: &Look) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me(starts: Option<u64>) -> Me {
+        Me {
+            host: "h1".to_owned(),
+            boot: "b".to_owned(),
+            machine: "m1".to_owned(),
+            journal: "0f".to_owned(),
+            starts,
+        }
+    }
+
+    fn memory() -> Memory {
+        Memory {
+            counter: 5,
+            starts: 2,
+            epoch: 3,
+            mark: 17,
+            alone: false,
+            store: "s".into(),
+        }
+    }
+
+    fn host(name: &str, counter: u64) -> HostRecord {
+        HostRecord {
+            version: 2,
+            operation: "0a".to_owned(),
+            state: HostState::Member,
+            host: name.to_owned(),
+            boot: "b".to_owned(),
+            machine: "m1".to_owned(),
+            journal: "0f".to_owned(),
+            starts: 2,
+            counter,
+        }
+    }
+
+    fn stored<R>(record: R) -> Stored<R> {
+        let version = Version::from_bytes([1]);
+        Stored { record, version }
+    }
+
+    /// The store as it was left.
+    fn look() -> Look {
+        let hosts = [("h1", 5), ("h2", 8)].map(|(name, n)| (name.to_owned(), host(name, n)));
+        Look {
+            store: "s".into(),
+            epoch: Some(stored(EpochRecord::Number(3))),
+            heal: None,
+            own: Some(stored(host("h1", 5))),
+            hosts: BTreeMap::from(hosts),
+        }
+    }
+
+    fn waiting(epoch: u64, hosts: &[&str]) -> Look {
+        let heal = HealRecord {
+            version: 1,
+            operation: "0a".to_owned(),
+            epoch,
+            waiting: hosts.iter().map(|h| (*h).to_owned()).collect(),
+        };
+        Look {
+            epoch: Some(stored(EpochRecord::Number(epoch))),
+            heal: Some(stored(heal)),
+            ..look()
+        }
+    }
+
+    fn verdict(look: &Look) -> Verdict {
+        judge(&me(Some(2)), &memory(), look)
+    }
+
+    #[test]
+    fn a_store_as_it_was_left_or_later_is_joined() {
+        assert_eq!(verdict(&look()), Verdict::Join);
+        let mut later = look();
+        later.hosts.insert("h2".to_owned(), host("h2", 80));
+        later.own = Some(stored(host("h1", 6)));
+        assert_eq!(verdict(&later), Verdict::Join);
+        let new = Look {
+            own: None,
+            ..look()
+        };
+        let blank = judge(&me(None), &Memory::default(), &new);
+        assert_eq!(blank, Verdict::Join);
+    }
+
+    #[test]
+    fn each_sign_of_a_lost_past_begins_an_epoch() {
+        let mut fewer = look();
+        fewer.hosts.insert("h2".to_owned(), host("h2", 7));
+        let signs = [
+            Look {
+                own: None,
+                ..look()
+            },
+            Look {
+                own: Some(stored(host("h1", 4))),
+                ..look()
+            },
+            Look {
+                store: "another".into(),
+                ..look()
+            },
+            Look {
+                epoch: Some(stored(EpochRecord::Number(2))),
+                ..look()
+            },
+            fewer,
+        ];
+        for sign in signs {
+            let verdict = verdict(&sign);
+            assert!(
+                matches!(verdict, Verdict::Begin(4, _)),
+                "{sign:?}: {verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_is_waited_for_begins_no_other_epoch() {
+        let mut lost = waiting(4, &["h1", "h2"]);
+        lost.own = None;
+        assert_eq!(verdict(&lost), Verdict::Assert);
+        // Not waited for, and not known any more: the others do not remember this host.
+        let mut unknown = waiting(4, &["h2"]);
+        unknown.own = None;
+        assert!(matches!(verdict(&unknown), Verdict::Begin(5, _)));
+        // A later epoch in which nothing of this host is missing.
+        assert_eq!(verdict(&waiting(4, &["h2"])), Verdict::Join);
+        // Older than what this host saw: a store put back into the middle of healing.
+        assert!(matches!(
+            verdict(&waiting(2, &["h1"])),
+            Verdict::Begin(4, _)
+        ));
+    }
+
+    #[test]
+    fn strangers_and_copies_stop() {
+        let with = |change: fn(&mut HostRecord)| {
+            let mut own = host("h1", 5);
+            change(&mut own);
+            let own = Some(stored(own));
+            verdict(&Look { own, ..look() })
+        };
+        let stops = [
+            with(|own| own.state = HostState::Forgotten),
+            with(|own| own.journal = "1e".to_owned()),
+            with(|own| own.machine = "m2".to_owned()),
+            with(|own| own.starts = 3),
+        ];
+        for stop in stops {
+            assert!(matches!(stop, Verdict::Stop(_)), "{stop:?}");
+        }
+        let empty = Look {
+            epoch: None,
+            ..look()
+        };
+        assert_eq!(verdict(&empty), Verdict::Empty);
+        let moved = Some(stored(EpochRecord::Moved("zk://h/n".to_owned())));
+        let moved = verdict(&Look {
+            epoch: moved,
+            ..look()
+        });
+        assert!(matches!(moved, Verdict::Moved(_)));
+    }
+}

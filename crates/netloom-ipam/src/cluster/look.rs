@@ -230,6 +230,7 @@ impl Member {
             state.memory.store = look.store;
             state.memory.alone = self.alone;
             state.standing = self.standing_with(&waiting);
+            state.unchecked |= !waiting.is_empty();
             self.hand_out();
             state.joined = Some(Joined {
                 epoch_version: epoch.version,

@@ -43,6 +43,8 @@ pub(super) struct State {
     open: Vec<String>,
     /// Conflicts in a row: a store that cannot tell which key differed may hide a fence.
     pub(super) conflicts: u32,
+    /// Hosts were waited for, and what they said was not compared with what this one holds.
+    pub(super) unchecked: bool,
 }
 
 /// The store as this host joined it.
@@ -88,6 +90,7 @@ impl Member {
             statuses: BTreeMap::new(),
             open: Vec::new(),
             conflicts: 0,
+            unchecked: false,
         };
         Ok(Self {
             keys: Keys::new(&founding.host)?,
@@ -170,6 +173,16 @@ impl Member {
 
     pub(crate) fn standing(&self) -> Standing {
         self.state().standing.clone()
+    }
+
+    /// Whether healing ended, and nobody looked yet what it left this host.
+    pub(super) fn healed(&self) -> bool {
+        let state = self.state();
+        state.unchecked && matches!(state.standing, Standing::Joined)
+    }
+
+    pub(super) fn is_checked(&self) {
+        self.state().unchecked = false;
     }
 
     pub(super) fn is_healing(&self) -> bool {

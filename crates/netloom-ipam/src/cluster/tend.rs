@@ -72,6 +72,10 @@ impl AddressManager {
             Verdict::Join if started => {}
             _ => self.rejoin().await?,
         }
+        if self.member.healed() {
+            self.check_ranges().await?;
+            self.member.is_checked();
+        }
         if let Some(hosts) = hosts {
             self.mirror.keep_hosts(&hosts).await?;
             self.member.listen(Instant::now() + BEAT_TIME).await?;

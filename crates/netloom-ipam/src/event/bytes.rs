@@ -63,6 +63,7 @@ impl Out {
                 self.u64(*generation);
             }
             Event::RangeLeft { pool, part } => self.part(code::RANGE_LEFT, *pool, *part),
+            Event::RangeLost { pool, part } => self.part(code::RANGE_LOST, *pool, *part),
             _ => {}
         }
     }
@@ -216,6 +217,7 @@ impl In<'_> {
                 generation: self.u64()?,
             },
             code::RANGE_LEFT => Event::RangeLeft { pool, part },
+            code::RANGE_LOST => Event::RangeLost { pool, part },
             _ => return None,
         })
     }

@@ -114,6 +114,7 @@ fn range_samples() -> Vec<Event> {
             part,
             generation: 6,
         },
+        Event::RangeLost { pool, part },
         Event::RangeLeft { pool, part },
     ]
 }

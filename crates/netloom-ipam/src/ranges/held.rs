@@ -144,6 +144,11 @@ impl Held {
         self.cut(part, Some(RangeState::Leaving)).map(drop)
     }
 
+    /// A part of one range is somebody else's, who never was given it.
+    pub(crate) fn lose(&mut self, part: Part) -> Result<(), &'static str> {
+        self.cut(part, None).map(drop)
+    }
+
     /// Takes a part of one range out.
     fn cut(&mut self, part: Part, state: Option<RangeState>) -> Result<Range, &'static str> {
         let found = self.at(part.first);
