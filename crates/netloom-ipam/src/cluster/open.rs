@@ -31,23 +31,8 @@ impl AddressManager {
             .map_err(|e| IpamError::Invalid(e.to_string()))?;
         let (journal, table) = open_journal(&config, &seams)?;
         let past = past_of(&table);
-        let machine = match &config.sharing {
-            Sharing::Alone => None,
-            Sharing::Cluster(cluster) => Some(cluster.machine.clone()),
-        };
-        let store: Arc<dyn Store> = match &config.sharing {
-            Sharing::Alone => Arc::clone(&seams.store),
-            Sharing::Cluster(_) => Arc::new(Bounded::new(Arc::clone(&seams.store))),
-        };
-        let member = Arc::new(Member::new(Founding {
-            store: Arc::clone(&store),
-            ids: Arc::clone(&seams.ids),
-            host: config.host.clone(),
-            boot: config.boot.clone(),
-            machine,
-            journal: journal.id(),
-            memory: table.host.clone(),
-        })?);
+        let member = Arc::new(found(&config, &seams, &journal, &table)?);
+        let store = Arc::clone(member.store());
         let registry = Registry::new(Arc::clone(&member), store)?;
         let mirror = Mirror::new(seams.mirror.clone());
         let met = member.meet(past, &mirror.members().await?).await;
@@ -164,6 +149,29 @@ impl AddressManager {
         }
         Ok(())
     }
+}
+
+/// The host, and what bounds the time of a store that it shares.
+fn found(
+    config: &IpamConfig,
+    seams: &Seams,
+    journal: &Journal,
+    table: &Table,
+) -> Result<Member, IpamError> {
+    let store = Arc::clone(&seams.store);
+    let (store, machine): (Arc<dyn Store>, _) = match &config.sharing {
+        Sharing::Alone => (store, None),
+        Sharing::Cluster(cluster) => (Arc::new(Bounded::new(store)), Some(&cluster.machine)),
+    };
+    Member::new(Founding {
+        store,
+        ids: Arc::clone(&seams.ids),
+        host: config.host.clone(),
+        boot: config.boot.clone(),
+        machine: machine.cloned(),
+        journal: journal.id(),
+        memory: table.host.clone(),
+    })
 }
 
 fn open_journal(config: &IpamConfig, seams: &Seams) -> Result<(Journal, Table), IpamError> {
