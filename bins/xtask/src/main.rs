@@ -27,6 +27,7 @@ mod lint;
 mod record;
 mod repo;
 mod setup;
+mod shared;
 mod suite;
 mod term;
 mod tidy;
@@ -94,6 +95,8 @@ enum Suite {
     E2e,
     /// The daemon dies at every step of every command
     Crash,
+    /// Two Docker hosts share pools through a real store
+    Shared,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -103,6 +106,7 @@ enum Suite {
   cargo xtask test --only unit                     cargo test --workspace
   cargo xtask test --only e2e --docker sid ports   scenarios named `ports` on the newest Docker
   cargo xtask test --only e2e --long soak          a thousand cycles instead of twenty
+  cargo xtask test --only shared --long etcd       two hosts, 64 containers at once on each
   cargo xtask test --only crash --full             die at every step instead of at some
   cargo xtask test --only crash --full journal     die at the steps named `journal`")]
 struct TestArgs {

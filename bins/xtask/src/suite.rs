@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use netloom_lab::Version;
 
-use crate::{Suite, TestArgs, crash, e2e, interrupt, repo, setup, term, tidy};
+use crate::{Suite, TestArgs, crash, e2e, interrupt, repo, setup, shared, term, tidy};
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,10 +38,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<bool> {
     let needed = match args.only {
         None | Some(Suite::E2e) => versions(args.docker),
         Some(Suite::Crash) => &[Version::Bookworm],
+        Some(Suite::Shared) => shared::versions(args.docker),
         Some(Suite::Unit | Suite::Tidy) => &[],
     };
     setup::run(&args.consent, needed)?;
-    if wants(Suite::Unit) || wants(Suite::E2e) {
+    if wants(Suite::Unit) || wants(Suite::E2e) || wants(Suite::Shared) {
         setup::stores(&args.consent)?;
     }
     let mut tally = Tally::default();
@@ -63,6 +64,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<bool> {
             tally.add(repo::again_as_root(&root_words("e2e", args))?.into());
         }
     }
+    if wants(Suite::Shared) {
+        tally.add(shared_stores(args)?);
+    }
     if wants(Suite::Crash) {
         tally.add(crash_matrix(args)?);
     }
@@ -81,7 +85,18 @@ fn crash_matrix(args: &TestArgs) -> Result<Tally> {
     Ok(repo::again_as_root(&root_words("crash", args))?.into())
 }
 
-const fn versions(only: Option<Version>) -> &'static [Version] {
+fn shared_stores(args: &TestArgs) -> Result<Tally> {
+    if !args.prebuilt {
+        repo::build_programs()?;
+    }
+    if repo::is_root() {
+        interrupt::remove_machines_on_interrupt()?;
+        return shared::run(args);
+    }
+    Ok(repo::again_as_root(&root_words("shared", args))?.into())
+}
+
+pub(crate) const fn versions(only: Option<Version>) -> &'static [Version] {
     match only {
         None => &Version::ALL,
         Some(Version::Bookworm) => &[Version::Bookworm],

@@ -1,6 +1,8 @@
 //! Netloom's own programs in a machine: start, stop, crash, question.
 
-use anyhow::{Context, Result};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::command::Done;
@@ -28,6 +30,33 @@ impl DockerHost {
             &format!("netloom-holder {relay} -- /opt/netloom/netloomd"),
         )?;
         self.wait_for_netloom()
+    }
+
+    /// Writes the daemon's configuration file, which its next start reads.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure_netloom(&self, toml: &str) -> Result<()> {
+        let dir = self.path("/etc/netloom");
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("netloom.toml"), toml)?;
+        Ok(())
+    }
+
+    /// Removes everything that Netloom keeps on the machine's disk, as a new installation would.
+    ///
+    /// # Errors
+    /// When the daemon runs, or a file cannot be removed.
+    pub fn forget_netloom_state(&self) -> Result<()> {
+        ensure!(
+            self.pids_of("netloomd")?.is_empty(),
+            "netloomd runs; stop it before its state is removed"
+        );
+        let state = self.path("/var/lib/netloom");
+        if state.exists() {
+            fs::remove_dir_all(state)?;
+        }
+        Ok(())
     }
 
     /// Waits until the plugin answers.
@@ -63,9 +92,7 @@ impl DockerHost {
         let old = self.netloomd_pid()?;
         self.signal(&old, "KILL")?;
         let exe = self.path(&format!("/proc/{old}/exe"));
-        until("the end of netloomd", 10, || {
-            std::fs::read_link(&exe).is_err()
-        })
+        until("the end of netloomd", 10, || fs::read_link(&exe).is_err())
     }
 
     /// The process id of the daemon inside the machine.

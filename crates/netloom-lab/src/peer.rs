@@ -12,7 +12,8 @@ use crate::workdir::{self, WorkDir};
 /// A network namespace with a name of its own and a few tools: "another machine".
 ///
 /// On the wire the Docker host is 192.0.2.1 and 2001:db8:2::1, the peer 192.0.2.254 and
-/// 2001:db8:2::254 (prefixes reserved for documentation, RFC 5737 and RFC 3849).
+/// 2001:db8:2::254 (prefixes reserved for documentation, RFC 5737 and RFC 3849). A second Docker host
+/// has a wire of its own to the same peer, with addresses of other such prefixes.
 #[derive(Debug)]
 pub struct Peer {
     work: WorkDir,
@@ -20,11 +21,34 @@ pub struct Peer {
     busybox: PathBuf,
 }
 
+/// One wire: the interface at the peer's end, and both ends' addresses.
+struct Wire {
+    device: &'static str,
+    host: (&'static str, &'static str),
+    peer: (&'static str, &'static str),
+}
+
+const FIRST: Wire = Wire {
+    device: "eth0",
+    host: Peer::HOST,
+    peer: Peer::SELF,
+};
+
+const SECOND: Wire = Wire {
+    device: "eth1",
+    host: Peer::SECOND_HOST,
+    peer: Peer::SECOND_SELF,
+};
+
 impl Peer {
     /// The Docker host's addresses on the wire.
     pub const HOST: (&str, &str) = ("192.0.2.1", "2001:db8:2::1");
     /// The peer's own addresses on the wire.
     pub const SELF: (&str, &str) = ("192.0.2.254", "2001:db8:2::254");
+    /// A second Docker host's addresses on its wire.
+    pub const SECOND_HOST: (&str, &str) = ("198.51.100.1", "2001:db8:51::1");
+    /// The peer's own addresses on the second wire.
+    pub const SECOND_SELF: (&str, &str) = ("198.51.100.254", "2001:db8:51::254");
 
     /// Starts a peer and joins it to `host` by a wire, which is also the host's default route.
     ///
@@ -53,29 +77,48 @@ impl Peer {
     /// # Errors
     /// When a link cannot be made.
     pub fn wire(&self, host: &DockerHost) -> Result<()> {
-        let pid = self.pid;
+        self.lay(host, &FIRST)
+    }
+
+    /// Lays a second wire, to another Docker host, which is that host's default route. Each of the
+    /// two hosts reaches every address of the peer, and no host the other.
+    ///
+    /// # Errors
+    /// When a link cannot be made.
+    pub fn wire_second(&self, host: &DockerHost) -> Result<()> {
+        self.lay(host, &SECOND)
+    }
+
+    fn lay(&self, host: &DockerHost, wire: &Wire) -> Result<()> {
+        let (pid, device) = (self.pid, wire.device);
         host.enter_net(&format!(
-            "ip link add eth0 up type veth peer name eth0 netns {pid}"
+            "ip link add eth0 up type veth peer name {device} netns {pid}"
         ))?
         .ok()?;
         for line in [
-            format!("ip address add {}/24 dev eth0", Self::HOST.0),
-            format!("ip address add {}/64 dev eth0 nodad", Self::HOST.1),
-            format!("ip route add default via {}", Self::SELF.0),
+            format!("ip address add {}/24 dev eth0", wire.host.0),
+            format!("ip address add {}/64 dev eth0 nodad", wire.host.1),
+            format!("ip route add default via {}", wire.peer.0),
         ] {
             host.enter_net(&line)?.ok()?;
         }
         for line in [
             "ip link set lo up".to_owned(),
-            "ip link set eth0 up".to_owned(),
-            format!("ip address add {}/24 dev eth0", Self::SELF.0),
-            format!("ip address add {}/64 dev eth0 nodad", Self::SELF.1),
+            format!("ip link set {device} up"),
+            format!("ip address add {}/24 dev {device}", wire.peer.0),
+            format!("ip address add {}/64 dev {device} nodad", wire.peer.1),
         ] {
             self.exec(&line)?.ok()?;
         }
-        host.enter_net(&format!("ip -6 route add default via {}", Self::SELF.1))?
+        host.enter_net(&format!("ip -6 route add default via {}", wire.peer.1))?
             .ok()?;
         Ok(())
+    }
+
+    /// The peer's network, for programs that are to run in it.
+    #[must_use]
+    pub fn netns(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.pid))
     }
 
     /// Runs a command line in the peer; `busybox` words are found as in the host's tree.

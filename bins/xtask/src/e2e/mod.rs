@@ -150,7 +150,7 @@ fn on_one_docker(args: &TestArgs, version: Version, chosen: &[Scenario]) -> Resu
 }
 
 /// Runs one scenario and prints its line.
-fn report(name: &str, run: impl FnOnce() -> Result<()>) -> Tally {
+pub(crate) fn report(name: &str, run: impl FnOnce() -> Result<()>) -> Tally {
     let start = Instant::now();
     let outcome = run();
     let took = format!("{:.1} s", start.elapsed().as_secs_f32());

@@ -1,0 +1,238 @@
+//! One of the hosts: its networks, its containers, and what its daemon says.
+
+use std::net::Ipv4Addr;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use netloom_lab::{DockerHost, Done, IMAGE};
+use serde_json::Value;
+
+use crate::term;
+
+/// A release that Docker sent a moment ago may still be on its way; a status is left every few
+/// seconds; a store that came back is looked at every second.
+const SETTLES_WITHIN: u64 = 30;
+
+/// A Docker host with Netloom on it.
+pub(super) struct Machine {
+    /// For messages, and the beginning of its containers' names.
+    pub(super) name: &'static str,
+    pub(super) host: DockerHost,
+}
+
+impl Machine {
+    pub(super) fn docker(&self, line: &str) -> Result<String> {
+        let said = self.host.docker(line);
+        said.with_context(|| format!("on host {}", self.name))
+    }
+
+    /// `docker network create` with both of our drivers.
+    pub(super) fn network(&self, name: &str, subnet: &str) -> Result<()> {
+        self.try_network(name, subnet)?.ok().map(drop)
+    }
+
+    pub(super) fn try_network(&self, name: &str, subnet: &str) -> Result<Done> {
+        let ours = "-d netloom --ipam-driver netloom";
+        self.host
+            .try_docker(&format!("network create {ours} --subnet {subnet} {name}"))
+    }
+
+    /// `docker run -d` of an idle container; gives its address.
+    pub(super) fn run(&self, name: &str, network: &str, more: &str) -> Result<Ipv4Addr> {
+        let done = self.try_run(name, network, more)?;
+        done.ok()
+            .with_context(|| format!("on host {}", self.name))?;
+        self.address(name, network)
+    }
+
+    /// The same, whatever comes of it. A container that Docker made and could not start is removed.
+    pub(super) fn try_run(&self, name: &str, network: &str, more: &str) -> Result<Done> {
+        // The first process of a container ignores what it does not handle: KILL stops it at once.
+        let start = format!("run -d --name {name} --hostname {name} --stop-signal KILL");
+        let done = self
+            .host
+            .try_docker(&format!("{start} --network {network} {more} {IMAGE}"))?;
+        if done.code != 0 {
+            self.host.try_docker(&format!("rm -f {name}"))?;
+        }
+        Ok(done)
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        self.docker(&format!("rm -f {name}")).map(drop)
+    }
+
+    /// A container's address, as Docker knows it.
+    pub(super) fn address(&self, container: &str, network: &str) -> Result<Ipv4Addr> {
+        let said = self.field(container, network, "IPAddress")?;
+        said.parse()
+            .with_context(|| format!("{container} has the address {said:?}"))
+    }
+
+    /// A field of what Docker tells of a container's place in a network.
+    pub(super) fn field(&self, container: &str, network: &str, field: &str) -> Result<String> {
+        let path = format!("(index .NetworkSettings.Networks \"{network}\").{field}");
+        self.docker(&format!("inspect -f '{{{{{path}}}}}' {container}"))
+    }
+
+    /// The addresses that a container's own interfaces have in a network.
+    pub(super) fn has_address(&self, container: &str, address: Ipv4Addr) -> Result<()> {
+        let view = self.docker(&format!("exec {container} ip -4 addr"))?;
+        ensure!(
+            view.contains(&format!("inet {address}/")),
+            "{container} lost {address}: {view}"
+        );
+        Ok(())
+    }
+
+    /// Every address that Docker says is in use in a network.
+    pub(super) fn addresses(&self, network: &str) -> Result<Vec<Ipv4Addr>> {
+        let each = "{{range .Containers}}{{.IPv4Address}} {{end}}";
+        let all = self.docker(&format!("network inspect -f '{each}' {network}"))?;
+        all.split_whitespace()
+            .map(|text| {
+                let address = text.split('/').next().unwrap_or_default();
+                address.parse().with_context(|| format!("{text:?}"))
+            })
+            .collect()
+    }
+
+    /// Demands that the audit finds nothing.
+    pub(super) fn audit_is_clean(&self) -> Result<()> {
+        netloom_lab::wait_for("a clean audit", SETTLES_WITHIN, || {
+            self.host.netloom("audit")?.ok()
+        })
+        .with_context(|| format!("on host {}", self.name))
+        .map(drop)
+    }
+
+    /// The id by which the other hosts know this one.
+    pub(super) fn id(&self) -> Result<String> {
+        let cluster = self.host.netloom_json("cluster status");
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            // A host that does not stand well says so by its exit code as well.
+            Err(_) => serde_json::from_str(&self.host.netloom("--json cluster status")?.stdout)?,
+        };
+        text(&cluster, "host")
+    }
+
+    /// How the host says that it stands to its store.
+    pub(super) fn standing(&self) -> Result<String> {
+        let said = self.host.netloom("--json cluster status")?;
+        let cluster = serde_json::from_str(&said.stdout).with_context(|| said.to_string())?;
+        text(&cluster, "standing")
+    }
+
+    /// Waits until the host says that it stands so.
+    pub(super) fn stands(&self, wanted: &str) -> Result<()> {
+        netloom_lab::wait_for("the host's standing", SETTLES_WITHIN, || {
+            let said = self.host.netloom("cluster status")?;
+            let standing = self.standing()?;
+            ensure!(standing == wanted, "not {wanted}: {said}");
+            Ok(())
+        })
+        .with_context(|| format!("on host {}", self.name))
+    }
+
+    /// The hosts on record that may take part, as this one sees them.
+    pub(super) fn members(&self) -> Result<Vec<String>> {
+        let hosts = self.host.netloom_json("host ls")?;
+        let hosts = hosts.as_array().context("no list of hosts")?;
+        hosts
+            .iter()
+            .filter(|host| host.get("membership").is_some_and(|m| m == "member"))
+            .map(|host| text(host, "id"))
+            .collect()
+    }
+
+    /// Pings ten times a second from one container to an address until [`Ping::end`].
+    pub(super) fn ping(&self, from: &str, to: Ipv4Addr) -> Result<Ping<'_>> {
+        let mut ping = self.host.enter();
+        ping.args(["docker", "exec", from, "sh", "-c"]);
+        ping.arg(format!("echo $$ >/tmp/ping; exec ping -q -i 0.1 {to}"));
+        let child = ping
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Ping {
+            machine: self,
+            from: from.to_owned(),
+            child,
+        })
+    }
+
+    pub(super) fn remove_everything(&self) -> Result<()> {
+        let ids = self.docker("ps -aq")?;
+        if !ids.is_empty() {
+            self.docker(&format!("rm -f {}", ids.replace('\n', " ")))?;
+        }
+        let networks = self.docker("network ls -q --filter type=custom")?;
+        let gateway = self.docker("network ls -q --filter name=docker_gwbridge")?;
+        for id in networks.lines().filter(|id| *id != gateway) {
+            // dockerd may end an endpoint a moment after it answered the container's removal.
+            netloom_lab::wait_for("the end of a network", 5, || {
+                self.docker(&format!("network rm {id}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The daemons' last lines, for a failed scenario.
+    pub(super) fn last_words(&self) {
+        for daemon in ["dockerd", "netloom"] {
+            term::say(&format!("the last of {daemon} on host {}:", self.name));
+            let log = self.host.whole_log(daemon);
+            // dockerd tells of every container's end at length; that is not what failed.
+            let telling = |line: &&str| !line.contains("shim") && !line.contains("ignoring event");
+            let mut lines: Vec<&str> = log.lines().filter(telling).collect();
+            lines.dedup();
+            term::aside(&lines.split_off(lines.len().saturating_sub(12)).join("\n"));
+        }
+        for question in ["audit", "cluster status", "host ls", "pool ls"] {
+            if let Ok(said) = self.host.netloom(question) {
+                term::aside(&format!("{said}"));
+            }
+        }
+    }
+}
+
+/// A ping under way.
+pub(super) struct Ping<'a> {
+    machine: &'a Machine,
+    from: String,
+    child: Child,
+}
+
+impl Ping<'_> {
+    /// Ends it and demands that every packet was answered; gives how many there were.
+    pub(super) fn end(self) -> Result<usize> {
+        // INT makes ping print its sums.
+        let stop = format!("exec {} sh -c 'kill -INT $(cat /tmp/ping)'", self.from);
+        self.machine.docker(&stop)?;
+        let output = self.child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let numbers = said.lines().find(|line| line.contains("transmitted"));
+        let numbers = numbers.with_context(|| format!("ping says {said:?}"))?;
+        // The last one may have been on its way when the ping was ended.
+        let number = |n: usize| -> Option<usize> {
+            let part = numbers.split(", ").nth(n)?;
+            part.split_whitespace().next()?.parse().ok()
+        };
+        let (sent, answered) = number(0)
+            .zip(number(1))
+            .with_context(|| format!("ping says {numbers:?}"))?;
+        ensure!(
+            sent > 0 && answered + 1 >= sent,
+            "packets were lost: {numbers}"
+        );
+        Ok(sent)
+    }
+}
+
+fn text(value: &Value, key: &str) -> Result<String> {
+    let found = value.get(key).and_then(Value::as_str);
+    let found = found.with_context(|| format!("no {key} in {value}"))?;
+    Ok(found.to_owned())
+}
