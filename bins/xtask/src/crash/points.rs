@@ -10,7 +10,21 @@ use crate::repo;
 
 /// Points that no life in the lab passes, each with the reason. Every other one that is not
 /// reached fails the test.
-pub(super) const EXCUSED: &[(&str, &str)] = &[];
+pub(super) const EXCUSED: &[(&str, &str)] = &[
+    ("ipam.heal.before_chunk", SHARED),
+    ("ipam.heal.before_leave", SHARED),
+    ("ipam.heal.before_pool", SHARED),
+    ("ipam.member.forgetting", SHARED),
+    ("ipam.range.after_offer", SHARED),
+    ("ipam.range.after_renewal", SHARED),
+    ("ipam.range.before_offer", SHARED),
+    ("ipam.range.before_renewal", SHARED),
+    ("ipam.range.leaving", SHARED),
+    ("ipam.range.returning", SHARED),
+];
+
+/// The lab's machine is a host by itself.
+const SHARED: &str = "only hosts that share a store pass it; netloom-ipam's crash test has such hosts, and dies there";
 
 /// Every literal of `crash_point!` in the programs and their crates.
 ///
