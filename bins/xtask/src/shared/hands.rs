@@ -50,7 +50,7 @@ fn set(addresses: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
 
 fn wished(world: &mut World) -> Result<()> {
     world.network("blue", "10.9.0.0/16")?;
-    let taken = world.one.run("a", "blue", "")?;
+    let taken = world.one.run("box-a", "blue", "")?;
     let free = Ipv4Addr::from(u32::from(taken) + 7);
     let refused = world
         .two
@@ -60,7 +60,7 @@ fn wished(world: &mut World) -> Result<()> {
         refused.contains(&taken.to_string()),
         "the address is not named: {refused}"
     );
-    let given = world.two.run("b", "blue", &format!("--ip {free}"))?;
+    let given = world.two.run("box-b", "blue", &format!("--ip {free}"))?;
     ensure!(given == free, "{given} instead of {free}");
     // It is the other host's from now on, and is not handed out here any more.
     let refused = world
@@ -71,8 +71,8 @@ fn wished(world: &mut World) -> Result<()> {
         refused.contains(&free.to_string()),
         "the address is not named: {refused}"
     );
-    world.two.remove("b")?;
-    let back = world.one.run("c", "blue", &format!("--ip {free}"))?;
+    world.two.remove("box-b")?;
+    let back = world.one.run("box-c", "blue", &format!("--ip {free}"))?;
     ensure!(back == free, "{back} instead of {free}");
     world.audits_are_clean()
 }

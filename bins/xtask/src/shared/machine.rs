@@ -108,20 +108,25 @@ impl Machine {
 
     /// The id by which the other hosts know this one.
     pub(super) fn id(&self) -> Result<String> {
-        let cluster = self.host.netloom_json("cluster status");
-        let cluster = match cluster {
-            Ok(cluster) => cluster,
-            // A host that does not stand well says so by its exit code as well.
-            Err(_) => serde_json::from_str(&self.host.netloom("--json cluster status")?.stdout)?,
-        };
-        text(&cluster, "host")
+        text(&self.cluster()?, "host")
     }
 
     /// How the host says that it stands to its store.
     pub(super) fn standing(&self) -> Result<String> {
+        text(&self.cluster()?, "standing")
+    }
+
+    /// The epoch that the host has joined.
+    pub(super) fn epoch(&self) -> Result<u64> {
+        let cluster = self.cluster()?;
+        let epoch = cluster.get("epoch").and_then(Value::as_u64);
+        epoch.with_context(|| format!("no epoch in {cluster}"))
+    }
+
+    /// What the host says of the others; one that does not stand well says it by its exit code too.
+    fn cluster(&self) -> Result<Value> {
         let said = self.host.netloom("--json cluster status")?;
-        let cluster = serde_json::from_str(&said.stdout).with_context(|| said.to_string())?;
-        text(&cluster, "standing")
+        serde_json::from_str(&said.stdout).with_context(|| said.to_string())
     }
 
     /// Waits until the host says that it stands so.

@@ -44,19 +44,19 @@ fn moves(world: &mut World) -> Result<()> {
     alone(world)?;
     world.one.network("solo", "10.77.0.0/24")?;
     let mut seen = vec![
-        world.one.run("a", "solo", "")?,
-        world.one.run("b", "solo", "--ip 10.77.0.77")?,
+        world.one.run("box-a", "solo", "")?,
+        world.one.run("box-b", "solo", "--ip 10.77.0.77")?,
     ];
     let (a, b) = (
-        world.one.address("a", "solo")?,
-        world.one.address("b", "solo")?,
+        world.one.address("box-a", "solo")?,
+        world.one.address("box-b", "solo")?,
     );
-    let ping = world.one.ping("a", b)?;
+    let ping = world.one.ping("box-a", b)?;
     join(world)?;
     world.joined()?;
     let sent = ping.end()?;
-    world.one.has_address("a", a)?;
-    world.one.has_address("b", b)?;
+    world.one.has_address("box-a", a)?;
+    world.one.has_address("box-b", b)?;
     // The pool is everybody's now.
     world.two.network("solo", "10.77.0.0/24")?;
     let refused = world
@@ -85,7 +85,7 @@ fn conflicts(world: &mut World) -> Result<()> {
     alone(world)?;
     world.one.network("mine", "10.77.0.0/24")?;
     world.one.network("more", "10.78.0.0/24")?;
-    world.one.run("a", "mine", "")?;
+    world.one.run("box-a", "mine", "")?;
     world.two.network("theirs", "10.77.0.0/25")?;
     world.two.network("wide", "10.78.0.0/16")?;
     join(world)?;
@@ -102,7 +102,7 @@ fn conflicts(world: &mut World) -> Result<()> {
     }
     world
         .one
-        .docker("exec a ip addr")
+        .docker("exec box-a ip addr")
         .context("its container")?;
     // Once a person has removed them here, the host joins.
     for machine in world.machines() {

@@ -26,6 +26,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "an emptied store is initialised by a person only, and filled again by the hosts",
         run: wiped,
     },
+    Scenario {
+        name: "a store that went back to an older state is noticed, and gives nobody's address away",
+        run: rolled_back,
+    },
 ];
 
 /// A container must come to run again within so many seconds after the store came back.
@@ -36,19 +40,19 @@ fn settle(world: &World) -> Result<[Ipv4Addr; 4]> {
     world.network("blue", "10.9.0.0/16")?;
     let run = |machine: &Machine, name| machine.run(name, "blue", "");
     Ok([
-        run(&world.one, "a")?,
-        run(&world.one, "b")?,
-        run(&world.two, "a")?,
-        run(&world.two, "b")?,
+        run(&world.one, "box-a")?,
+        run(&world.one, "box-b")?,
+        run(&world.two, "box-a")?,
+        run(&world.two, "box-b")?,
     ])
 }
 
 fn kept(world: &World, addresses: [Ipv4Addr; 4]) -> Result<()> {
     let [one_a, one_b, two_a, two_b] = addresses;
-    world.one.has_address("a", one_a)?;
-    world.one.has_address("b", one_b)?;
-    world.two.has_address("a", two_a)?;
-    world.two.has_address("b", two_b)
+    world.one.has_address("box-a", one_a)?;
+    world.one.has_address("box-b", one_b)?;
+    world.two.has_address("box-a", two_a)?;
+    world.two.has_address("box-b", two_b)
 }
 
 /// A run that works as soon as it can, without a hand.
@@ -72,22 +76,22 @@ fn distinct(addresses: &[Ipv4Addr]) -> Result<()> {
 fn killed_without_store(world: &mut World) -> Result<()> {
     let addresses = settle(world)?;
     let [_, one_b, ..] = addresses;
-    let ping = world.one.ping("a", one_b)?;
+    let ping = world.one.ping("box-a", one_b)?;
     world.store.stop_all()?;
     world.one.host.kill_netloom_daemon()?;
     world.one.host.wait_for_netloom()?;
     kept(world, addresses)?;
     // The other host was not restarted and goes on as before.
-    let more = world.two.run("c", "blue", "")?;
+    let more = world.two.run("box-c", "blue", "")?;
     // The restarted one says why it hands out nothing new before it has read its own record.
-    let refused = world.one.try_run("c", "blue", "")?.refused()?;
+    let refused = world.one.try_run("box-c", "blue", "")?.refused()?;
     ensure!(
         refused.contains("store"),
         "the store is not named: {refused}"
     );
     world.one.stands("starting")?;
     world.store.start_all()?;
-    let new = runs_again(&world.one, "d")?;
+    let new = runs_again(&world.one, "box-d")?;
     let lost_none = ping.end();
     distinct(&[addresses.as_slice(), &[more, new]].concat())?;
     let sent = lost_none?;
@@ -101,28 +105,25 @@ fn killed_without_store(world: &mut World) -> Result<()> {
 
 fn rebooted_without_store(world: &mut World) -> Result<()> {
     world.network("blue", "10.9.0.0/16")?;
-    let always = "--restart always";
-    let before = world.one.run("a", "blue", always)?;
-    let other = world.two.run("a", "blue", "")?;
+    world.one.run("box-a", "blue", "")?;
+    let other = world.two.run("box-a", "blue", "")?;
     world.store.stop_all()?;
     world.reboot_one()?;
     world.one.host.start_netloom()?;
     world.one.host.start_dockerd()?;
+    // Docker asks for an address anew, and the host has not read its own record yet.
+    let refused = world.one.host.try_docker("start box-a")?.refused()?;
+    ensure!(
+        refused.contains("store"),
+        "the store is not named: {refused}"
+    );
     world.store.start_all()?;
-    let comes_back = || world.one.has_address("a", before);
-    netloom_lab::wait_for("the container after the reboot", COMES_BACK, comes_back).or_else(
-        |_| {
-            // Docker tries once after a boot; a person starts what it gave up.
-            world.one.docker("start a")?;
-            let after = world.one.address("a", "blue")?;
-            term::say(&format!(
-                "Docker gave the container up; started by hand it has {after}"
-            ));
-            Ok::<_, anyhow::Error>(())
-        },
-    )?;
-    let new = runs_again(&world.one, "b")?;
-    distinct(&[world.one.address("a", "blue")?, other, new])?;
+    let starts = || world.one.docker("start box-a");
+    netloom_lab::wait_for("the container of before", COMES_BACK, starts)?;
+    let again = world.one.address("box-a", "blue")?;
+    world.one.has_address("box-a", again)?;
+    let new = world.one.run("box-b", "blue", "")?;
+    distinct(&[again, other, new])?;
     world.joined()?;
     world.audits_are_clean()
 }
@@ -133,10 +134,10 @@ fn frozen(world: &mut World) -> Result<()> {
     let outcome = (|| {
         let mut seen = addresses.to_vec();
         for machine in world.machines() {
-            for name in ["c", "d"] {
+            for name in ["box-c", "box-d"] {
                 seen.push(machine.run(name, "blue", "")?);
             }
-            machine.remove("d")?;
+            machine.remove("box-d")?;
         }
         distinct(&seen)?;
         // What needs the store is refused, with its name.
@@ -151,7 +152,7 @@ fn frozen(world: &mut World) -> Result<()> {
     })();
     world.store.resume(0)?;
     outcome?;
-    runs_again(&world.one, "e")?;
+    runs_again(&world.one, "box-e")?;
     world
         .two
         .network("red", "10.10.0.0/24")
@@ -173,14 +174,52 @@ fn wiped(world: &mut World) -> Result<()> {
     }
     let mut seen = addresses.to_vec();
     for machine in world.machines() {
-        seen.push(machine.run("c", "blue", "")?);
+        seen.push(machine.run("box-c", "blue", "")?);
     }
     world.one.host.netloom("cluster init")?.ok()?;
     world.joined()?;
     for machine in world.machines() {
-        seen.push(machine.run("d", "blue", "")?);
+        seen.push(machine.run("box-d", "blue", "")?);
     }
     distinct(&seen)?;
     kept(world, addresses)?;
+    world.audits_are_clean()
+}
+
+fn rolled_back(world: &mut World) -> Result<()> {
+    let addresses = settle(world)?;
+    world.store.stop_all()?;
+    world.store.snapshot_data()?;
+    world.store.start_all()?;
+    world.joined()?;
+    let before = world.one.epoch()?;
+    // Of these the copy knows nothing: chunks that nobody had anything of.
+    let late = world.one.run("late", "blue", "--ip 10.9.200.1")?;
+    let other = world.two.run("late", "blue", "--ip 10.9.220.1")?;
+    world.store.stop_all()?;
+    world.store.restore_data()?;
+    world.store.start_all()?;
+    for machine in world.machines() {
+        netloom_lab::wait_for("a new epoch", COMES_BACK, || {
+            let now = machine.epoch()?;
+            ensure!(now > before, "epoch {now} on host {}", machine.name);
+            Ok(())
+        })?;
+    }
+    world.joined()?;
+    for (machine, taken) in [(&world.one, other), (&world.two, late)] {
+        let wish = format!("--ip {taken}");
+        let refused = machine.try_run("thief", "blue", &wish)?.refused()?;
+        ensure!(
+            refused.contains(&taken.to_string()),
+            "the address is not named: {refused}"
+        );
+    }
+    kept(world, addresses)?;
+    let mut seen = [addresses.as_slice(), &[late, other]].concat();
+    for machine in world.machines() {
+        seen.push(machine.run("new", "blue", "")?);
+    }
+    distinct(&seen)?;
     world.audits_are_clean()
 }
