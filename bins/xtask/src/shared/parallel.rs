@@ -20,6 +20,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: both_at_once,
     },
     Scenario {
+        name: "parallel runs on both hosts until hardly an address is left: none fails",
+        run: nearly_full,
+    },
+    Scenario {
         name: "parallel runs on both hosts, the store stopped in the middle: none fails",
         run: store_stopped,
     },
@@ -58,6 +62,17 @@ fn crowd(machine: &Machine, count: usize, done: &AtomicUsize) -> Result<Vec<Ipv4
     })
 }
 
+/// Runs `count` containers on each host, all at the same time.
+fn crowds(world: &World, count: usize) -> Result<()> {
+    let done = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| crowd(&world.two, count, &done));
+        let here = crowd(&world.one, count, &done);
+        let there = other.join().expect("a crowd does not panic");
+        here.and(there).map(drop)
+    })
+}
+
 /// Demands that no address is there twice, neither by the answers nor by what Docker says now.
 fn no_duplicate(world: &World, wanted: usize) -> Result<()> {
     let mut seen = BTreeSet::new();
@@ -88,12 +103,8 @@ fn one_gateway(world: &World) -> Result<String> {
 
 fn both_at_once(world: &mut World) -> Result<()> {
     world.network("blue", "10.9.0.0/16")?;
-    let (count, done) = (runs(world.length), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        let other = scope.spawn(|| crowd(&world.two, count, &done));
-        crowd(&world.one, count, &done)?;
-        other.join().expect("a crowd does not panic")
-    })?;
+    let count = runs(world.length);
+    crowds(world, count)?;
     no_duplicate(world, count)?;
     let gateway = one_gateway(world)?;
     for machine in world.machines() {
@@ -105,6 +116,26 @@ fn both_at_once(world: &mut World) -> Result<()> {
     world.audits_are_clean()?;
     term::say(&format!(
         "{count} runs at once on each of 2 hosts: 0 failed, 0 addresses twice, gateway {gateway}"
+    ));
+    Ok(())
+}
+
+/// Every range has to change hands, some by single addresses.
+fn nearly_full(world: &mut World) -> Result<()> {
+    // Of 2^n addresses three are not for containers; one more is left over.
+    let (subnet, count) = match world.length {
+        Length::Full => ("10.8.0.0/25", 62),
+        Length::Smoke => ("10.8.0.0/27", 14),
+    };
+    world.network("blue", subnet)?;
+    crowds(world, count)?;
+    no_duplicate(world, count)?;
+    world.two.run("last", "blue", "")?;
+    world.audits_are_clean()?;
+    term::say(&format!(
+        "{} runs in {subnet}, which has {} addresses: 0 failed, 0 addresses twice",
+        2 * count + 1,
+        2 * count + 1
     ));
     Ok(())
 }
