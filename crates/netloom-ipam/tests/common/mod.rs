@@ -7,6 +7,7 @@
 
 pub mod disk;
 pub mod group;
+pub mod machine;
 pub mod store;
 
 use netloom_core::{AddressRequest, AddressSpace, IpamError, Options, Purpose};

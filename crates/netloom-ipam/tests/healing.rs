@@ -1,0 +1,280 @@
+//! Stores that lose their past, and hosts that say again what they own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and print their seed"
+)]
+
+mod common;
+
+use common::machine::*;
+use common::store::Fault;
+use common::{exact, gateway, ip, mac, this};
+use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
+use netloom_types::HostId;
+use std::collections::BTreeSet;
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_its_past_is_healed_by_those_who_remember() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let before = network(&first, "10.9.0.0/16").await.id;
+    let mut given = BTreeSet::new();
+    given.insert(take(&first, &before, 1).await.unwrap());
+    pass(60).await;
+    let snapshot = store.snapshot();
+    // What follows is lost: a range of the second host, and a pool.
+    let shared = network(&second, "10.9.0.0/16").await.id;
+    for n in 10..20 {
+        given.insert(take(&second, &shared, n).await.unwrap());
+    }
+    let young = network(&second, "10.7.0.0/24").await.id;
+    let in_young = take(&second, &young, 30).await.unwrap();
+    store.restore(&snapshot);
+    pass(120).await;
+    assert_eq!(first.cluster().await.epoch, 2);
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    for n in 0..1500 {
+        let (host, pool) = if n % 2 == 0 {
+            (&first, &before)
+        } else {
+            (&second, &shared)
+        };
+        let ip = take(host, pool, 1000 + n).await.unwrap();
+        assert!(given.insert(ip), "{ip} twice");
+    }
+    assert_ne!(take(&second, &young, 31).await.unwrap(), in_young);
+    let third = network(&first, "10.7.0.0/24").await.id;
+    let ip = take(&first, &third, 32).await.unwrap();
+    assert_ne!(ip, in_young);
+}
+
+#[tokio::test(start_paused = true)]
+async fn e8_a_wiped_store_is_initialised_by_a_person_and_filled_by_the_hosts() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let pools = [
+        network(&first, "10.9.0.0/16").await.id,
+        network(&second, "10.9.0.0/16").await.id,
+    ];
+    let mut given = BTreeSet::new();
+    given.insert(take(&first, &pools[0], 1).await.unwrap());
+    given.insert(take(&second, &pools[1], 2).await.unwrap());
+    pass(60).await;
+    store.wipe();
+    pass(60).await;
+    assert!(
+        store
+            .values()
+            .iter()
+            .all(|(key, _)| key.starts_with("status/")),
+        "a daemon wrote more than hints into it: {:?}",
+        store.values()
+    );
+    // Goes on meanwhile, from what it owns.
+    given.insert(take(&first, &pools[0], 3).await.unwrap());
+    assert_eq!(first.initialise().await.unwrap(), 2);
+    pass(120).await;
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    for n in 0..1500 {
+        let host = [&first, &second][n % 2];
+        let ip = take(host, &pools[n % 2], 1000 + u32::try_from(n).unwrap())
+            .await
+            .unwrap();
+        assert!(given.insert(ip), "{ip} twice");
+    }
+    let gateway = first.request_address(gateway(&pools[0])).await.unwrap();
+    assert_eq!(gateway.ip(), ip("10.9.0.1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn healing_waits_for_all_and_a_person_ends_the_wait() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let snapshot = store.snapshot();
+    let pool = network(&first, "10.9.0.0/16").await.id;
+    take(&first, &pool, 1).await.unwrap();
+    network(&second, "10.9.0.0/16").await;
+    pass(60).await;
+    drop(second);
+    store.restore(&snapshot);
+    pass(60).await;
+    let view = first.cluster().await;
+    let waiting = vec![HostId::new("h2").unwrap()];
+    assert_eq!(view.standing, Standing::Healing { waiting });
+    let refused = first.request_pool(exact("10.6.0.0/24")).await.unwrap_err();
+    assert!(is_unavailable(&refused, "h2"), "{refused}");
+    take(&first, &pool, 2).await.unwrap();
+    first.forget(&HostId::new("h2").unwrap()).await.unwrap();
+    assert_eq!(first.cluster().await.standing, Standing::Joined);
+    first.request_pool(exact("10.6.0.0/24")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_was_off_while_the_store_lost_its_past_heals_it_when_it_starts() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let one = machine.start().await;
+    let snapshot = store.snapshot();
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    let kept = take(&one, &pool, 1).await.unwrap();
+    pass(60).await;
+    drop(one);
+    store.restore(&snapshot);
+    let one = machine.start().await;
+    assert_eq!(one.cluster().await.standing, Standing::Joined);
+    assert_eq!(one.cluster().await.epoch, 2);
+    let again = one.request_address(this(&pool, kept, Some(mac(7)))).await;
+    assert!(matches!(again, Err(IpamError::InUse(_))), "{again:?}");
+    assert_ne!(take(&one, &pool, 2).await.unwrap(), kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_store_does_not_say_of_a_start_or_of_healing_both_come_off() {
+    for fault in [Fault::UnknownDone, Fault::UnknownLost, Fault::Unavailable] {
+        for at in 0..14 {
+            let store = initialised().await;
+            let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+            let before = store.snapshot();
+            store.fail_next([fault]);
+            let (first, second) = (one.start().await, two.start().await);
+            pass(30).await;
+            let pools = [
+                network(&first, "10.9.0.0/22").await.id,
+                network(&second, "10.9.0.0/22").await.id,
+            ];
+            let mut given = BTreeSet::new();
+            for n in 0..40 {
+                let host = [&first, &second][n % 2];
+                let ip = take(host, &pools[n % 2], u32::try_from(n).unwrap()).await;
+                given.insert(ip.unwrap());
+            }
+            pass(30).await;
+            // Everything is lost, and the hosts write it again with a store that does not tell.
+            drop(second);
+            store.restore(&before);
+            let lost = (0..at).map(|n| match n % 3 {
+                0 => Fault::UnknownDone,
+                1 => Fault::UnknownLost,
+                _ => fault,
+            });
+            store.fail_next(lost.chain([fault; 5]));
+            let second = two.start().await;
+            pass(120).await;
+            store.clear_faults();
+            pass(120).await;
+            for host in [&first, &second] {
+                let view = host.cluster().await;
+                assert_eq!(view.standing, Standing::Joined, "{fault:?} at {at}");
+                assert!(view.epoch > 1);
+            }
+            assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+            for n in 100..200 {
+                let host = [&first, &second][n % 2];
+                let ip = take(host, &pools[n % 2], u32::try_from(n).unwrap())
+                    .await
+                    .unwrap();
+                assert!(given.insert(ip), "{ip} twice");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_while_it_heals_goes_on_from_there() {
+    for left in 0..40 {
+        let store = initialised().await;
+        let machine = Machine::new("h1", &store);
+        let before = store.snapshot();
+        let one = machine.start().await;
+        let pool = network(&one, "10.9.0.0/22").await.id;
+        let mut given = BTreeSet::new();
+        for n in 0..40 {
+            given.insert(take(&one, &pool, n).await.unwrap());
+        }
+        pass(60).await;
+        drop(one);
+        store.restore(&before);
+        // So many commits later it is gone.
+        store.die_after(left);
+        let one = machine.start().await;
+        pass(20).await;
+        drop(one);
+        store.come_back();
+        let one = machine.start().await;
+        pass(60).await;
+        assert_eq!(
+            one.cluster().await.standing,
+            Standing::Joined,
+            "after {left}"
+        );
+        assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+        for n in 100..200 {
+            let ip = take(&one, &pool, n).await.unwrap();
+            assert!(given.insert(ip), "{ip} twice, after {left}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_owners_by_a_store_that_went_back_unseen_are_one_again_after_healing() {
+    for first_speaks in [true, false] {
+        let store = initialised().await;
+        let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+        let (first, second) = (one.start().await, two.start().await);
+        let pools = [
+            network(&first, "10.9.0.0/27").await.id,
+            network(&second, "10.9.0.0/27").await.id,
+        ];
+        let before = store.snapshot();
+        let mut firsts = BTreeSet::new();
+        for n in 0..12 {
+            firsts.insert(take(&first, &pools[0], n).await.unwrap());
+        }
+        // Nobody else saw any of this, and the only witness is off.
+        drop(first);
+        store.restore(&before);
+        let mut seconds = BTreeSet::new();
+        while let Ok(ip) = take(
+            &second,
+            &pools[1],
+            100 + u32::try_from(seconds.len()).unwrap(),
+        )
+        .await
+        {
+            seconds.insert(ip);
+        }
+        let twice: BTreeSet<_> = firsts.intersection(&seconds).copied().collect();
+        assert!(!twice.is_empty(), "the history that cannot be helped");
+        let first = one.start().await;
+        pass(120).await;
+        let hosts = [(&first, &pools[0]), (&second, &pools[1])];
+        for (host, _) in hosts {
+            assert_eq!(host.cluster().await.standing, Standing::Joined);
+            assert!(host.cluster().await.epoch > 1);
+        }
+        // From here on each address has one owner, who gives it when it is free on both.
+        for ip in &twice {
+            first.release_address(&pools[0], *ip).await.unwrap();
+            second.release_address(&pools[1], *ip).await.unwrap();
+        }
+        pass(60).await;
+        let mut again = BTreeSet::new();
+        for n in 0..2 * twice.len() {
+            let at = (n + usize::from(first_speaks)) % 2;
+            let (host, pool) = hosts[at];
+            if let Ok(ip) = take(host, pool, 1000 + u32::try_from(n).unwrap()).await {
+                assert!(again.insert(ip), "{ip} has two owners");
+            }
+        }
+        assert!(!again.is_empty());
+    }
+}
