@@ -105,6 +105,10 @@ impl Node {
     }
 
     /// Whether it looks at what others want from now on.
+    #[allow(
+        clippy::fn_params_excessive_bools,
+        reason = "a switch of a test, on or off"
+    )]
     pub fn attend(&self, whether: bool) {
         self.attentive.store(whether, Ordering::Relaxed);
     }
