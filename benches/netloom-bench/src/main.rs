@@ -6,6 +6,7 @@
 
 mod alloc;
 mod clock;
+mod cluster;
 mod durable;
 mod heap;
 mod report;
@@ -27,6 +28,11 @@ enum Bench {
     AllocInstructions(alloc::instructions::Args),
     /// Durable allocation: netloom-ipam and its journal beside a raw write and embedded stores.
     Durable(durable::Args),
+    /// Addresses of many hosts on one real store, beside the store's own limits and the old design.
+    Cluster(cluster::Args),
+    /// One of the hosts of `cluster`; it is told everything on its standard input.
+    #[command(hide = true)]
+    ClusterWorker,
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
@@ -34,5 +40,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Bench::Alloc(args) => alloc::run(&args),
         Bench::AllocInstructions(args) => alloc::instructions::run(&args),
         Bench::Durable(args) => durable::run(&args),
+        Bench::Cluster(args) => cluster::run(&args),
+        Bench::ClusterWorker => cluster::worker::run(),
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum What {
     Alloc,
     /// Durable allocation beside a raw synchronised write
     Durable,
+    /// Addresses of many hosts on one real store, beside the store's limits and the old design
+    Cluster,
     /// Attaching containers beside Docker's own bridge, on a real dockerd
     Attach,
 }
@@ -21,6 +23,7 @@ pub(crate) fn run(what: What, rest: &[String]) -> Result<bool> {
     match what {
         What::Alloc => netloom_bench("alloc", rest),
         What::Durable => netloom_bench("durable", rest),
+        What::Cluster => netloom_bench("cluster", rest),
         What::Attach => attach::run(rest),
     }
 }
