@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod duplicates;
+pub mod histories;
 pub mod linear;
 pub mod model;
 pub mod sim;

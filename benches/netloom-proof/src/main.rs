@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a program that talks to a terminal")]
 
 mod commands;
+mod histories_command;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +27,11 @@ enum Proof {
     Sim(commands::SimArgs),
     /// Tell one run of the simulation in words.
     Replay(commands::ReplayArgs),
+    /// Run hosts on real stores under faults, and check what they were told.
+    Histories(histories_command::HistoriesArgs),
+    /// One host of such a run.
+    #[command(hide = true)]
+    Host(histories_command::OneHostArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -57,6 +63,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Proof::Model(args) => prove_model(&args),
         Proof::Sim(args) => commands::sim(&args),
         Proof::Replay(args) => Ok(commands::replay(&args)),
+        Proof::Histories(args) => histories_command::histories(&args),
+        Proof::Host(args) => histories_command::host(args),
     }
 }
 

@@ -1,0 +1,185 @@
+//! The subcommands of histories.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use netloom_core::StoreUrl;
+use netloom_proof::histories::{self, Goals, HistoryReport, HostArgs, RunArgs, StoreChoice};
+
+/// What `histories` is told.
+#[derive(Debug, Args)]
+pub(crate) struct HistoriesArgs {
+    /// Only on this store.
+    #[arg(long, value_enum)]
+    store: Option<StoreChoice>,
+    /// One server instead of three.
+    #[arg(long)]
+    single: bool,
+    /// Half a minute of each store, for a look.
+    #[arg(long)]
+    quick: bool,
+    /// Hosts that share the store.
+    #[arg(long, default_value_t = 4)]
+    hosts: u32,
+    /// Callers of each host.
+    #[arg(long, default_value_t = 12)]
+    callers: u32,
+    /// Pools that they share, at most 15.
+    #[arg(long, default_value_t = 4)]
+    pools: u8,
+    /// The length of the pools' prefixes, at least 20.
+    #[arg(long, default_value_t = 23)]
+    prefix: u8,
+    /// Decides faults and load.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The load on one store lasts no longer.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// Calls that are wanted.
+    #[arg(long, default_value_t = 1_000_000)]
+    operations: u64,
+    /// Transactions of the store that are wanted.
+    #[arg(long, default_value_t = 100_000)]
+    commits: u64,
+    /// Faults that are wanted.
+    #[arg(long, default_value_t = 200)]
+    faults: u64,
+    /// Fewer calls answered a second are no pass.
+    #[arg(long, default_value_t = 50.0)]
+    rate: f64,
+    /// Where the run keeps its files while it lasts.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Print the results as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one host is told.
+#[derive(Debug, Args)]
+pub(crate) struct OneHostArgs {
+    dir: PathBuf,
+    #[arg(long)]
+    number: u32,
+    #[arg(long)]
+    hosts: u32,
+    #[arg(long)]
+    store: Option<StoreUrl>,
+    #[arg(long)]
+    seed: u64,
+    #[arg(long)]
+    callers: u32,
+    #[arg(long)]
+    pools: u8,
+    #[arg(long)]
+    prefix: u8,
+}
+
+pub(crate) fn histories(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        args.pools <= 15 && (20..=30).contains(&args.prefix) && args.hosts > 1,
+        "at most 15 pools, prefixes of 20 to 30, and more than one host"
+    );
+    let stores = args.store.map_or(StoreChoice::ALL.to_vec(), |store| vec![store]);
+    let mut reports = Vec::new();
+    for store in stores {
+        let report = histories::run(run_args(args, store))?;
+        if !args.json {
+            tell(&report);
+        }
+        reports.push(report);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&reports)?);
+    }
+    let passed = reports.iter().all(|report| report.passed);
+    Ok(ExitCode::from(u8::from(!passed)))
+}
+
+fn run_args(args: &HistoriesArgs, store: StoreChoice) -> RunArgs {
+    let goals = Goals {
+        operations: args.operations,
+        commits: args.commits,
+        faults: args.faults,
+    };
+    let small = Goals {
+        operations: 2_000,
+        commits: 200,
+        faults: 10,
+    };
+    let longest = if args.quick { 0.5 } else { args.minutes };
+    RunArgs {
+        store,
+        single: args.single,
+        hosts: if store == StoreChoice::File { 1 } else { args.hosts },
+        callers: args.callers,
+        pools: args.pools,
+        prefix: args.prefix,
+        seed: args.seed,
+        longest: Duration::from_secs_f64(longest * 60.0),
+        goals: if args.quick { small } else { goals },
+        rate_least: args.rate,
+        dir: args.dir.clone(),
+        talk: true,
+    }
+}
+
+pub(crate) fn host(args: OneHostArgs) -> anyhow::Result<ExitCode> {
+    let args = HostArgs {
+        dir: args.dir,
+        number: args.number,
+        hosts: args.hosts,
+        store: args.store,
+        seed: args.seed,
+        callers: args.callers,
+        pools: args.pools,
+        prefix: args.prefix,
+    };
+    // Whoever started this host may be killed; then it ends too, frozen or not.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    tokio::runtime::Runtime::new()?.block_on(histories::run_host(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(report: &HistoryReport) {
+    let word = if report.passed { "passed" } else { "NOT PASSED" };
+    println!(
+        "{:?}: {word}: {} calls in {:.0} s ({:.0}/s), {} commits, {} changes of hands, {} faults",
+        report.store,
+        report.operations,
+        report.seconds,
+        report.rate,
+        report.calls.commits,
+        report.hands_changed,
+        report.faults.values().sum::<u64>()
+    );
+    println!("  calls: {:?}", report.calls);
+    println!("  faults: {:?}", report.faults);
+    println!("  ways: {:?}", report.ways);
+    println!(
+        "  linear: {} addresses, {} in order, {} not, {} unknown",
+        report.linear.addresses,
+        report.linear.linearizable,
+        report.linear.violations.len(),
+        report.linear.unknown.len()
+    );
+    for witness in report.linear.violations.iter().take(EXAMPLES) {
+        println!("  no order explains {}; holders {:?}", witness.call, witness.holders);
+        witness.before.iter().for_each(|call| println!("    {call}"));
+    }
+    println!("  compared: {:?}", report.duplicates.compared);
+    for found in report.duplicates.found.iter().take(EXAMPLES) {
+        println!("  {found:?}");
+    }
+    for wrong in report.wrong.iter().take(EXAMPLES) {
+        println!("  wrong: {wrong}");
+    }
+    if !report.goals_reached {
+        println!("  the goals were not reached");
+    }
+}
+
+const EXAMPLES: usize = 10;
