@@ -11,7 +11,11 @@ use crate::term;
 
 /// A release that Docker sent a moment ago may still be on its way; a status is left every few
 /// seconds; a store that came back is looked at every second.
-const SETTLES_WITHIN: u64 = 30;
+const SETTLES_WITHIN: u64 = 60;
+
+/// Docker 20.10 counts a network's endpoints wrong when many end at once, and then refuses for ever
+/// to remove the network; its own bridge networks have the same.
+const AT_ONCE: usize = 4;
 
 /// A Docker host with Netloom on it.
 pub(super) struct Machine {
@@ -170,15 +174,22 @@ impl Machine {
 
     pub(super) fn remove_everything(&self) -> Result<()> {
         let ids = self.docker("ps -aq")?;
-        if !ids.is_empty() {
-            self.docker(&format!("rm -f {}", ids.replace('\n', " ")))?;
+        let ids: Vec<&str> = ids.lines().collect();
+        for some in ids.chunks(AT_ONCE) {
+            self.docker(&format!("rm -f {}", some.join(" ")))?;
         }
         let networks = self.docker("network ls -q --filter type=custom")?;
         let gateway = self.docker("network ls -q --filter name=docker_gwbridge")?;
         for id in networks.lines().filter(|id| *id != gateway) {
-            // dockerd may end an endpoint a moment after it answered the container's removal.
-            netloom_lab::wait_for("the end of a network", 5, || {
+            // dockerd may end an endpoint after it answered the container's removal: a moment, or
+            // long when many ended at once on a busy machine.
+            netloom_lab::wait_for("the end of a network", SETTLES_WITHIN, || {
                 self.docker(&format!("network rm {id}"))
+            })
+            .with_context(|| {
+                let inspect = self.host.try_docker(&format!("network inspect {id}"));
+                let inspect = inspect.map(|done| done.to_string());
+                inspect.unwrap_or_default()
             })?;
         }
         Ok(())
@@ -189,8 +200,15 @@ impl Machine {
         for daemon in ["dockerd", "netloom"] {
             term::say(&format!("the last of {daemon} on host {}:", self.name));
             let log = self.host.whole_log(daemon);
-            // dockerd tells of every container's end at length; that is not what failed.
-            let telling = |line: &&str| !line.contains("shim") && !line.contains("ignoring event");
+            // dockerd tells of every container's start and end at length; that is not what failed.
+            let chatter = [
+                "shim",
+                "ignoring event",
+                "runc",
+                "signal loop",
+                "loading plugin",
+            ];
+            let telling = |line: &&str| !chatter.iter().any(|word| line.contains(word));
             let mut lines: Vec<&str> = log.lines().filter(telling).collect();
             lines.dedup();
             term::aside(&lines.split_off(lines.len().saturating_sub(12)).join("\n"));
