@@ -10,6 +10,9 @@
 
 mod common;
 
+#[path = "crash/group.rs"]
+mod group;
+
 use common::{Host, any, exact, gateway, ip, mac, network, seed, subnet, this};
 use netloom_core::{
     AddressKind, Evidence, Ipam, IpamAdmin, Provider, Reservation, ReservedFor, RuntimeNetwork,
@@ -28,10 +31,10 @@ const CHILD: &str = "NETLOOM_TEST_CHILD";
 const SUBNET: &str = "10.9.0.0/24";
 
 /// What the child wrote down before and after each step.
-struct Diary(std::fs::File);
+pub struct Diary(pub std::fs::File);
 
 impl Diary {
-    fn note(&mut self, line: &str) {
+    pub fn note(&mut self, line: &str) {
         writeln!(self.0, "{line}").unwrap();
     }
 }
@@ -143,10 +146,10 @@ fn runtime_network() -> RuntimeNetwork {
     clippy::disallowed_methods,
     reason = "the process that is killed is this test itself"
 )]
-fn run_child(directory: &Path, point: Option<&str>, log: &Path) -> ExitStatus {
+fn run_child(child: &str, directory: &Path, point: Option<&str>, log: &Path) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "child", "--test-threads=1", "-q"])
+        .args(["--exact", child, "--test-threads=1", "-q"])
         .env(CHILD, directory);
     command
         .env("NETLOOM_CRASH_LOG", log)
@@ -280,6 +283,17 @@ async fn network_or_offer(ipam: &AddressManager) -> Result<(), netloom_core::Ipa
     ipam.request_address(gateway(&grant.id)).await.map(drop)
 }
 
+/// What one life passes, killed nowhere.
+fn reached(child: &str, base: &Path) -> BTreeSet<String> {
+    let log = base.join(format!("reached-{}", child.replace(':', "-")));
+    let whole = base.join(format!("whole-{}", child.replace(':', "-")));
+    std::fs::create_dir(&whole).unwrap();
+    let status = run_child(child, &whole, None, &log);
+    assert!(status.success(), "{child} fails by itself");
+    let reached = std::fs::read_to_string(&log).unwrap();
+    reached.lines().map(str::to_owned).collect()
+}
+
 #[tokio::test]
 async fn a_kill_at_any_step_loses_nothing_acknowledged() {
     if std::env::var_os(CHILD).is_some() {
@@ -287,34 +301,39 @@ async fn a_kill_at_any_step_loses_nothing_acknowledged() {
     }
     let base = tempfile::tempdir().unwrap();
     let log = base.path().join("reached");
-    let whole = base.path().join("whole");
-    std::fs::create_dir(&whole).unwrap();
-    assert!(
-        run_child(&whole, None, &log).success(),
-        "the child fails by itself"
-    );
-    verify(&whole).await.unwrap();
-    let reached = std::fs::read_to_string(&log).unwrap();
-    let reached: BTreeSet<_> = reached.lines().map(str::to_owned).collect();
-    let missing: Vec<_> = points()
-        .into_iter()
-        .filter(|p| !reached.contains(p))
-        .collect();
+    let alone = reached("child", base.path());
+    let grouped = reached(group::LIFE, base.path());
+    let passed = |point: &String| alone.contains(point) || grouped.contains(point);
+    let missing: Vec<_> = points().into_iter().filter(|p| !passed(p)).collect();
     assert!(missing.is_empty(), "never passed: {missing:?}");
+    verify(&base.path().join("whole-child")).await.unwrap();
     for (number, point) in points().into_iter().enumerate() {
         for nth in [1, 2, 7] {
-            let directory = base.path().join(format!("{number}-{nth}"));
-            std::fs::create_dir(&directory).unwrap();
             let chosen = format!("{point}:{nth}");
-            let first = run_child(&directory, Some(&chosen), &log);
-            if first.success() {
-                assert!(nth > 1, "{point} was not reached");
-                continue;
+            for life in ["child", group::LIFE] {
+                let group = life == group::LIFE;
+                // Hosts in company do what a lone one does, and that was tried with it.
+                if !(if group { &grouped } else { &alone }).contains(&point)
+                    || (group && alone.contains(&point) && nth != 2)
+                {
+                    continue;
+                }
+                let directory = base.path().join(format!("{number}-{nth}-{group}"));
+                std::fs::create_dir(&directory).unwrap();
+                let first = run_child(life, &directory, Some(&chosen), &log);
+                if first.success() {
+                    assert!(nth > 1, "{point} was not reached");
+                    continue;
+                }
+                // Killed again while it recovers, if it comes that far.
+                run_child(life, &directory, Some(&point), &log);
+                let verdict = if group {
+                    group::verify(&directory).await
+                } else {
+                    verify(&directory).await
+                };
+                assert!(verdict.is_ok(), "{life} {chosen}: {}", verdict.unwrap_err());
             }
-            // Killed again while it recovers, if it comes that far.
-            run_child(&directory, Some(&point), &log);
-            let verdict = verify(&directory).await;
-            assert!(verdict.is_ok(), "{chosen}: {}", verdict.unwrap_err());
         }
     }
 }
