@@ -18,7 +18,7 @@ use crate::records::ReferenceState;
 use crate::registry::StoredPool;
 use crate::space::{PoolKey, Reference};
 use crate::table::{Ledger, Table};
-use netloom_core::{Clock, IpamError, Timestamp};
+use netloom_core::{AddressSpace, Clock, IpamError, Timestamp};
 use netloom_types::MacAddr;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -84,6 +84,13 @@ enum Source {
     Kept,
 }
 
+fn overtaken(why: &'static str) -> IpamError {
+    IpamError::Unavailable {
+        what: format!("another change of the same range came first ({why}); try again"),
+        source: None,
+    }
+}
+
 impl Book {
     pub(crate) fn new(
         journal: Journal,
@@ -127,7 +134,7 @@ impl Book {
             self.note_unwaited(Event::PoolClosed { pool: number })?;
             self.pools.remove(&key);
         }
-        if !stored.is_active() {
+        if !stored.is_active() || self.has_twin(key) {
             return Ok(());
         }
         let number = match same_life.or_else(|| self.table.find(key, generation)) {
@@ -148,6 +155,19 @@ impl Book {
         Ok(())
     }
 
+    /// Whether another ledger holds what a pool names: while a host's own pool becomes one of all,
+    /// and after it did. With two ledgers its addresses would be handed out twice.
+    fn has_twin(&self, key: PoolKey) -> bool {
+        if self.habit == Habit::ClaimFirst || self.table.newest(key).is_some() {
+            return false;
+        }
+        let in_space = |space| PoolKey { space, ..key };
+        match key.space {
+            AddressSpace::Local => self.table.newest(in_space(AddressSpace::Global)).is_some(),
+            AddressSpace::Global => self.pools.contains_key(&in_space(AddressSpace::Local)),
+        }
+    }
+
     fn open(&mut self, key: PoolKey, generation: u64) -> Result<u32, IpamError> {
         let pool = self.table.next_pool();
         self.note_unwaited(Event::PoolOpened {
@@ -166,7 +186,11 @@ impl Book {
     }
 
     /// Queues an event and takes it in.
+    ///
+    /// # Errors
+    /// When the journal does not take it, or it cannot follow any more: something came first.
     pub(crate) fn note(&mut self, event: Event) -> Result<Ticket, IpamError> {
+        self.table.admits(&event).map_err(overtaken)?;
         let ticket = self
             .journal
             .append(&[&event.encode()])

@@ -16,6 +16,7 @@ use netloom_core::{
 };
 use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -80,19 +81,59 @@ impl AddressManager {
         Instant::now() + time
     }
 
+    /// When other hosts are waited for no longer, and when the call ends.
+    fn times(&self) -> (Instant, Instant) {
+        (self.deadline(), Instant::now() + CALL_TIME)
+    }
+
+    /// Gives up on a store that is shared before the caller does. What was under way is settled
+    /// later, as when the caller goes away.
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, IpamError>>,
+    ) -> Result<T, IpamError> {
+        self.until(Instant::now() + CALL_TIME, call).await
+    }
+
+    async fn until<T>(
+        &self,
+        end: Instant,
+        call: impl Future<Output = Result<T, IpamError>>,
+    ) -> Result<T, IpamError> {
+        if self.member.is_alone() {
+            return call.await;
+        }
+        match tokio::time::timeout_at(end, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(IpamError::Unavailable {
+                what: "the store is slow; try again".to_owned(),
+                source: None,
+            }),
+        }
+    }
+
     async fn endpoint_address(
         &self,
         reference: Reference,
         request: AddressRequest,
     ) -> Result<IpAddr, IpamError> {
         self.member.may_hand_out()?;
+        if !self.member.is_alone() && reference.pool.space == AddressSpace::Local {
+            return Err(IpamError::Unavailable {
+                what: format!(
+                    "the pool {} is not known to the other hosts yet; try again",
+                    reference.pool.subnet
+                ),
+                source: None,
+            });
+        }
         let wish = Wish {
             wanted: request.wanted,
             mac: request.mac,
             name: request.name,
             now: self.clock.now(),
         };
-        let mut deadline = None;
+        let mut times = None;
         for _ in 0..STEPS_MAX {
             let taken = self.book().take(reference, &wish);
             match taken {
@@ -101,11 +142,13 @@ impl AddressManager {
                     return Ok(ip);
                 }
                 Err(Refusal::Unused) => {
-                    self.want(reference, Want::Use).await?;
+                    let (_, end) = *times.get_or_insert_with(|| self.times());
+                    self.until(end, self.want(reference, Want::Use)).await?;
                 }
                 Err(Refusal::Absent(need)) => {
-                    let deadline = *deadline.get_or_insert_with(|| self.deadline());
-                    self.fetch(reference.pool, need, deadline).await?;
+                    let (deadline, end) = *times.get_or_insert_with(|| self.times());
+                    let fetch = self.fetch(reference.pool, need, deadline);
+                    self.until(end, fetch).await?;
                 }
                 Err(Refusal::Error(error)) => return Err(error),
             }
@@ -121,7 +164,7 @@ impl AddressManager {
 impl Ipam for AddressManager {
     async fn request_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
         self.ready().await?;
-        let grant = self.grant_pool(request).await?;
+        let grant = self.in_time(self.grant_pool(request)).await?;
         crash_point!("ipam.reply.request_pool");
         Ok(grant)
     }
@@ -129,7 +172,7 @@ impl Ipam for AddressManager {
     async fn release_pool(&self, pool: &PoolId) -> Result<(), IpamError> {
         self.ready().await?;
         if let Some(reference) = self.reference(pool) {
-            self.drop_reference(reference).await?;
+            self.in_time(self.drop_reference(reference)).await?;
         }
         crash_point!("ipam.reply.release_pool");
         Ok(())
@@ -144,10 +187,14 @@ impl Ipam for AddressManager {
             ))
         })?;
         let ip = match (request.purpose, request.wanted) {
-            (Purpose::Gateway, wanted) => self.want(reference, Want::Gateway(wanted)).await?,
+            (Purpose::Gateway, wanted) => {
+                let want = self.want(reference, Want::Gateway(wanted));
+                self.in_time(want).await?
+            }
             // Docker tells a link address, and since 29 a name, with every container.
             (Purpose::Endpoint, Some(ip)) if request.mac.is_none() && request.name.is_none() => {
-                self.want(reference, Want::Auxiliary(ip)).await?
+                let want = self.want(reference, Want::Auxiliary(ip));
+                self.in_time(want).await?
             }
             (Purpose::Endpoint, _) => Some(self.endpoint_address(reference, request).await?),
         };
@@ -167,7 +214,8 @@ impl Ipam for AddressManager {
             .live(reference)
             .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
         if held {
-            self.drop_infrastructure(reference, ip).await?;
+            let dropped = self.drop_infrastructure(reference, ip);
+            self.in_time(dropped).await?;
         } else {
             let ticket = self.book().release(reference, ip)?;
             settle(ticket).await?;
@@ -193,6 +241,8 @@ pub(crate) async fn settle(ticket: Option<Ticket>) -> Result<(), IpamError> {
     }
 }
 
+/// A plugin call is answered within five seconds.
+const CALL_TIME: Duration = Duration::from_millis(4500);
 /// Steps of one request: marking the reference, claiming a chunk, and again when another request
 /// took the chosen address meanwhile. Each step lets somebody else succeed.
 const STEPS_MAX: u32 = 64;

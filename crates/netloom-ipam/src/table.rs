@@ -1,5 +1,7 @@
 //! What the journal's events add up to: the state of every address that is not simply free.
 
+mod admit;
+
 use crate::cluster::Memory;
 use crate::cooling::Cooling;
 use crate::event::{Event, Slot, SlotState};

@@ -196,10 +196,12 @@ impl Member {
 
     /// A commit met something else than it demanded.
     async fn met(&self, fence: Fence, key: &Key) -> RangeError {
-        let conflicts = {
+        let (conflicts, epoch) = {
             let mut state = self.state();
             state.conflicts += 1;
-            state.conflicts
+            let joined = state.joined.as_ref();
+            let epoch = joined.map(|joined| joined.epoch_version.clone());
+            (state.conflicts, epoch)
         };
         let fences = [Keys::epoch(), Keys::heal(), self.keys.host()];
         if !fences.contains(key) && !conflicts.is_multiple_of(CONFLICTS_HIDDEN) {
@@ -210,7 +212,11 @@ impl Member {
             Err(error) => return RangeError::Refused(error),
         };
         match self.settle(look) {
-            Verdict::Join => {}
+            Verdict::Join | Verdict::Stale => {}
+            // Another host was quicker to say that it asserted; what this one did so far counts.
+            Verdict::Assert if fence == Fence::Epoch && self.is_in(epoch.as_ref()) => {
+                return RangeError::Conflict;
+            }
             _ => {
                 self.astray.notify_one();
                 return RangeError::Refused(unjoined(&self.standing()));
@@ -222,8 +228,16 @@ impl Member {
                 self.astray.notify_one();
                 RangeError::Refused(healing(&joined.waiting))
             }
-            _ => RangeError::Conflict,
+            Some(_) => RangeError::Conflict,
+            None => RangeError::Refused(unjoined(&state.standing)),
         }
+    }
+
+    /// Whether it is in the epoch still that has this version.
+    fn is_in(&self, epoch: Option<&Version>) -> bool {
+        let state = self.state();
+        let joined = state.joined.as_ref();
+        joined.is_some_and(|joined| Some(&joined.epoch_version) == epoch)
     }
 
     /// A host that may not take part any more cannot find out what became of an operation.

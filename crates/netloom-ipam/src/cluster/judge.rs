@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 /// What the store showed, read piece by piece: hints until a commit that checks them succeeds.
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
+    /// How much this host had taken in when it began to look.
+    pub(crate) turn: u64,
     pub(crate) store: Box<str>,
     pub(crate) epoch: Option<Stored<EpochRecord>>,
     pub(crate) heal: Option<Stored<HealRecord>>,
@@ -45,6 +47,8 @@ pub(crate) enum Verdict {
     Assert,
     /// All is as it should be.
     Join,
+    /// This host changed or read the store meanwhile: the look tells nothing.
+    Stale,
 }
 
 impl Look {
@@ -218,6 +222,7 @@ mod tests {
     fn look() -> Look {
         let hosts = [("h1", 5), ("h2", 8)].map(|(name, n)| (name.to_owned(), host(name, n)));
         Look {
+            turn: 0,
             store: "s".into(),
             epoch: Some(stored(EpochRecord::Number(3))),
             heal: None,

@@ -68,6 +68,7 @@ impl Member {
                     tracing::error!(epoch = next, "the store lost its past: {why}");
                     self.begin(&look, next, remembered, deadline).await
                 }
+                Verdict::Stale => Ok(()),
                 Verdict::Stop(why) | Verdict::Moved(why) => return Err(unavailable(why)),
                 Verdict::Empty => return Err(unavailable(self.why_not())),
                 Verdict::Assert => match self.start(&look, deadline).await {
@@ -106,6 +107,7 @@ impl Member {
     }
 
     async fn try_look(&self, width: Width, deadline: Instant) -> Result<Look, IpamError> {
+        let turn = self.state().turns;
         let identity = read_in_time(deadline, self.store.identity()).await;
         let store = crate::book::bounded(&identity.map_err(unreadable)?.0);
         let epoch = match self.row(&Keys::epoch(), deadline).await? {
@@ -125,6 +127,7 @@ impl Member {
             Width::Fences => self.state().hosts.clone(),
         };
         Ok(Look {
+            turn,
             store,
             epoch,
             heal,
@@ -171,10 +174,16 @@ impl Member {
     /// Judges a look, and takes in what it shows.
     pub(super) fn settle(&self, look: Look) -> Verdict {
         let mut state = self.state();
+        if look.turn != state.turns {
+            return Verdict::Stale;
+        }
+        state.turns += 1;
         let mut verdict = judge(&state.me, &state.memory, &look);
         if let Some(joined) = &state.joined
             && let Some(own) = &look.own
             && own.version != joined.own.version
+            // A store that was put in the place of another one counts anew.
+            && own.record != joined.own.record
             && matches!(verdict, Verdict::Join | Verdict::Assert)
             && !Self::is_open(&state, &own.record.operation)
         {
@@ -205,6 +214,7 @@ impl Member {
                 };
             }
             Verdict::Assert | Verdict::Join => self.take_in(&mut state, look),
+            Verdict::Stale => {}
         }
         verdict
     }
@@ -394,3 +404,66 @@ fn empty_store(memory: &Memory) -> String {
 const MEETING_TIME: Duration = Duration::from_secs(4);
 /// A look at the fences.
 const READ_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::super::member::Founding;
+    use super::*;
+    use netloom_core::SystemClock;
+    use netloom_core::store::Store;
+    use netloom_store::MemoryStore;
+    use netloom_types::{BootId, HostId};
+    use std::sync::Arc;
+
+    async fn joined(store: &Arc<MemoryStore>) -> Member {
+        let ids = Arc::new(SystemClock::new());
+        let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
+        let _ = crate::cluster_init(&*store, &*ids, 0, []).await;
+        let member = Member::new(Founding {
+            store,
+            ids,
+            host: HostId::new("h1").unwrap(),
+            boot: BootId::new("b1").unwrap(),
+            machine: Some("m1".to_owned()),
+            journal: 7,
+            memory: Memory::default(),
+        });
+        let member = member.unwrap();
+        let met = member.meet(Past::Blank, &BTreeSet::new()).await;
+        assert_eq!(met.unwrap(), Meeting::Joined);
+        member
+    }
+
+    /// A commit went through while the hosts were listed: the host's own record as it was read
+    /// before is behind what the host remembers, and no past was lost.
+    #[tokio::test]
+    async fn a_look_from_before_a_commit_is_no_lost_past() {
+        let store = Arc::new(MemoryStore::new());
+        let member = joined(&store).await;
+        let deadline = Instant::now() + MEETING_TIME;
+        let look = member.look(Width::All, deadline).await.unwrap();
+        member.commit("0a", Vec::new()).await.unwrap();
+        assert_eq!(member.settle(look), Verdict::Stale);
+        member.commit("0b", Vec::new()).await.unwrap();
+        let look = member.look(Width::All, deadline).await.unwrap();
+        assert_eq!(member.settle(look), Verdict::Join);
+    }
+
+    /// The store was put in the place of another one, with all that it held.
+    #[tokio::test]
+    async fn the_own_record_with_another_version_is_no_second_process() {
+        let store = Arc::new(MemoryStore::new());
+        let member = joined(&store).await;
+        member.commit("0a", Vec::new()).await.unwrap();
+        let key = member.keys.host();
+        let own = store.get(&key).await.unwrap().unwrap();
+        let gone = Operation::Delete(key.clone(), own.version.clone());
+        store.commit(Transaction::new([gone])).await.unwrap();
+        let again = Operation::Create(key, own.value);
+        store.commit(Transaction::new([again])).await.unwrap();
+        let look = member.glance().await.unwrap();
+        assert_ne!(look.own.as_ref().unwrap().version, own.version);
+        assert_eq!(member.settle(look), Verdict::Join);
+        member.commit("0b", Vec::new()).await.unwrap();
+    }
+}

@@ -43,7 +43,9 @@ pub(super) struct State {
     open: Vec<String>,
     /// Conflicts in a row: a store that cannot tell which key differed may hide a fence.
     pub(super) conflicts: u32,
-    /// Hosts were waited for, and what they said was not compared with what this one holds.
+    /// How often anything was taken in of the store: a look from before that tells old news.
+    pub(super) turns: u64,
+    /// Hosts were waited for, or this one was away, and what they said was not compared with what this one holds.
     pub(super) unchecked: bool,
 }
 
@@ -90,7 +92,9 @@ impl Member {
             statuses: BTreeMap::new(),
             open: Vec::new(),
             conflicts: 0,
-            unchecked: false,
+            turns: 0,
+            // What was lost may not have reached the journal before this host went off.
+            unchecked: founding.machine.is_some(),
         };
         Ok(Self {
             keys: Keys::new(&founding.host)?,
@@ -220,6 +224,7 @@ impl Member {
             let mut state = self.state();
             let state = &mut *state;
             state.open.clear();
+            state.turns += 1;
             state.conflicts = 0;
             state.memory.counter = own.record.counter;
             state.memory.starts = own.record.starts;

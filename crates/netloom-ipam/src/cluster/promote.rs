@@ -2,11 +2,32 @@
 //! with their addresses, while containers run on them.
 
 use super::commit::Fence;
+use crate::book::Book;
 use crate::event::Event;
 use crate::manager::{AddressManager, settle};
 use crate::registry::StoredPool;
 use crate::space::{PoolKey, Reference};
 use netloom_core::{AddressSpace, IpamError};
+
+/// A ledger of the pool of all that was begun beside the own one must not stay: nobody would look
+/// into the other.
+fn close_twin(book: &mut Book, shared: PoolKey, own: u32) -> Result<(), IpamError> {
+    let twin = book.pools.get(&shared).map(|live| live.number);
+    let Some(twin) = twin.filter(|twin| *twin != own) else {
+        return Ok(());
+    };
+    let ledger = book.table.pools.get(&twin);
+    if ledger.is_some_and(|l| !l.held.is_empty() || !l.slots.is_empty()) {
+        return Err(super::member::unavailable(format!(
+            "this host has addresses of {} in a pool of its own and in the shared one; remove the \
+             newer of both networks",
+            shared.subnet
+        )));
+    }
+    drop(book.note(Event::PoolClosed { pool: twin })?);
+    book.pools.remove(&shared);
+    Ok(())
+}
 
 impl AddressManager {
     /// Makes pools of all of those that are this host's own. Each step may be done again.
@@ -106,6 +127,7 @@ impl AddressManager {
         self.assert_pool(shared, &known, Fence::Change).await?;
         let noted = {
             let mut book = self.book();
+            close_twin(&mut book, shared, known.number)?;
             let noted = book.note(Event::PoolShared {
                 pool: known.number,
                 generation: known.generation,

@@ -69,10 +69,14 @@ impl AddressManager {
         let hosts = (width == Width::All).then(|| look.hosts.clone());
         let started = self.member.has_started();
         match self.member.settle(look) {
-            Verdict::Join if started => {}
+            Verdict::Join | Verdict::Stale if started => {}
             _ => self.rejoin().await?,
         }
+        // What did not come off when this host joined; until then nobody else knows these pools.
+        self.promote_all().await?;
         if self.member.healed() {
+            // A pool may have begun another life since.
+            self.follow_all().await?;
             self.check_ranges().await?;
             self.member.is_checked();
         }

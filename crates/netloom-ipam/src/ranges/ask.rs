@@ -50,7 +50,14 @@ impl AddressManager {
         let first = self.richest(pool, &holders);
         let rounds = first.map(|host| BTreeSet::from([host]));
         for asked in rounds.into_iter().chain([holders.clone()]) {
-            let round = self.round(life, need, &asked, deadline).await?;
+            let now = Instant::now();
+            let until = if asked == holders {
+                deadline
+            } else {
+                // It may be off since it said so: the others must have time to answer.
+                now + deadline.saturating_duration_since(now) / 3
+            };
+            let round = self.round(life, need, &asked, until).await?;
             if let Some(by) = round.in_use() {
                 return Err(in_use(pool, need, by));
             }

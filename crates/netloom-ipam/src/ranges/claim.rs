@@ -69,6 +69,8 @@ impl AddressManager {
             return Ok(Fetched::Nothing);
         };
         let _one_at_a_time = gate.hands.lock().await;
+        // What was given back without an answer may be nobody's, and is leaving here.
+        self.settle_leaving(life.pool).await?;
         for _ in 0..CONFLICTS_MAX {
             let stored = self.registry.chunk(life.pool, life.generation, number);
             let mut stored = stored.await?;
@@ -222,9 +224,13 @@ impl AddressManager {
         let size = self.claim_size(stored.pool);
         let mut taken = Vec::new();
         for run in stored.chunk.pick(span, size) {
+            let part = part_of(run.span, stored.number);
+            if self.not_held(stored.pool, part) != [part] {
+                continue;
+            }
             if let Ok(generation) = stored.chunk.claim(run.span, &me) {
                 taken.push(Taken {
-                    part: part_of(run.span, stored.number),
+                    part,
                     generation,
                     idle: run.idle,
                 });

@@ -46,6 +46,7 @@ enum Reply {
 impl AddressManager {
     /// Answers all wants that ask this host and were not answered yet.
     pub(crate) async fn serve(&self) -> Result<(), IpamError> {
+        let mut outcome = Ok(());
         for (subnet, key, want) in self.registry.wants().await? {
             let Some(asked) = self.asked(subnet, key, want) else {
                 continue;
@@ -56,12 +57,16 @@ impl AddressManager {
                 continue;
             }
             let gate = self.gates.of(pool);
-            self.answer(&gate, asked).await?;
+            if let Err(error) = self.answer(&gate, asked).await {
+                // The others' wants are not to suffer from it.
+                outcome = Err(error);
+                continue;
+            }
             let answered = self.gates.answered.lock();
             let mut answered = answered.unwrap_or_else(PoisonError::into_inner);
             answered.insert((pool, asker), round);
         }
-        Ok(())
+        outcome
     }
 
     fn answered(&self, pool: PoolKey, asker: &str) -> Option<String> {

@@ -42,14 +42,21 @@ impl AddressManager {
     /// When the store or the journal does not take a change; the next call tries again.
     pub async fn keep(&self) -> Result<(), IpamError> {
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
+        let mut outcome = Ok(());
         for pool in pools {
-            let gate = self.gates.of(pool);
-            self.settle(pool, &gate).await?;
-            if !self.is_alone() {
-                self.keep_stock(pool, &gate).await?;
-            }
+            // The others are not to suffer from what is wrong with one.
+            outcome = outcome.and(self.keep_pool(pool).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn keep_pool(&self, pool: PoolKey) -> Result<(), IpamError> {
+        let gate = self.gates.of(pool);
+        self.settle(pool, &gate).await?;
+        if self.is_alone() {
+            return Ok(());
+        }
+        self.keep_stock(pool, &gate).await
     }
 
     async fn keep_stock(&self, pool: PoolKey, gate: &Gate) -> Result<(), IpamError> {

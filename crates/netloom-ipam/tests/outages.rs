@@ -1,0 +1,112 @@
+//! What goes on by itself after a store was away in the middle, or a holder for good.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod common;
+
+use common::TestStore;
+use common::machine::{Machine, initialised, network, pass, take};
+use common::store::Fault;
+use netloom_core::IpamError;
+use netloom_ipam::{AddressManager, Sharing};
+use netloom_types::PoolId;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const SUBNET: &str = "10.9.0.0/24";
+
+/// A host that has a store of its own so far, which is its mirror later on.
+async fn loner() -> (Machine, PoolId, BTreeSet<IpAddr>) {
+    let machine = Machine::new("h1", &TestStore::default());
+    let mut seams = machine.host.seams();
+    seams.store = Arc::new(machine.mirror.clone());
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let ipam = AddressManager::open(config, seams).await.unwrap();
+    let pool = network(&ipam, SUBNET).await.id;
+    let mut given = BTreeSet::new();
+    for n in 0..20 {
+        given.insert(take(&ipam, &pool, n).await.unwrap());
+    }
+    (machine, pool, given)
+}
+
+/// The store is away after each commit of the move in turn; the process goes on, or dies too.
+#[tokio::test(start_paused = true)]
+async fn a_move_to_a_shared_store_that_was_cut_short_is_finished_and_doubles_nothing() {
+    for fault in [Fault::DoneAndAway, Fault::LostAndAway] {
+        for (nth, dies) in (0..6).flat_map(|nth| [(nth, false), (nth, true)]) {
+            let store = initialised().await;
+            let (mut machine, pool, mut given) = loner().await;
+            machine.host.store = store.clone();
+            store.fail_after(nth, [fault]);
+            let mut one = machine.start().await;
+            store.clear_faults();
+            store.come_back();
+            if dies {
+                drop(one);
+                one = machine.start().await;
+            }
+            pass(30).await;
+            let second = Machine::new("h2", &store).start().await;
+            let theirs = network(&second, SUBNET).await.id;
+            pass(30).await;
+            for n in 100..160 {
+                let (host, pool) = if n % 2 == 0 {
+                    (&one, &pool)
+                } else {
+                    (&second, &theirs)
+                };
+                let ip = take(host, pool, n).await.unwrap();
+                assert!(given.insert(ip), "{fault:?} {nth} {dies}: {ip} twice");
+            }
+            drop(one);
+            let one = machine.start().await;
+            pass(30).await;
+            let ip = take(&one, &pool, 2000).await.unwrap();
+            assert!(given.insert(ip), "{fault:?} {nth} {dies}: {ip} twice");
+            assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+        }
+    }
+}
+
+/// The holder with the most by its last word is off; another one has something to give.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_is_off_does_not_keep_others_from_giving() {
+    let store = initialised().await;
+    let machines = ["h1", "h2", "h3"].map(|name| Machine::new(name, &store));
+    let mut hosts = Vec::new();
+    let mut pools = Vec::new();
+    for machine in &machines {
+        let host = machine.start().await;
+        pools.push(network(&host, "10.9.0.0/26").await.id);
+        hosts.push(host);
+    }
+    pass(60).await;
+    let mut given = Vec::new();
+    for n in 0..200 {
+        let who = n as usize % 3;
+        match take(&hosts[who], &pools[who], n).await {
+            Ok(ip) => given.push((who, ip)),
+            Err(IpamError::Exhausted(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let own = |who| given.iter().filter(move |(holder, _)| *holder == who);
+    for (who, count) in [(2, 9), (1, 4)] {
+        for (_, ip) in own(who).take(count) {
+            netloom_core::Ipam::release_address(&*hosts[who].ipam, &pools[who], *ip)
+                .await
+                .unwrap();
+        }
+    }
+    // All hear what the others have; then the one with the most is off.
+    pass(60).await;
+    drop(hosts.pop());
+    let ip = take(&hosts[0], &pools[0], 1000).await.unwrap();
+    assert!(own(1).take(4).any(|(_, given)| *given == ip));
+}
