@@ -13,8 +13,7 @@ use crate::term;
 /// seconds; a store that came back is looked at every second.
 const SETTLES_WITHIN: u64 = 60;
 
-/// Docker 20.10 counts a network's endpoints wrong when many end at once, and then refuses for ever
-/// to remove the network; its own bridge networks have the same.
+/// So many containers are removed at once, for Docker's sake: see [`Machine::remove_network`].
 const AT_ONCE: usize = 4;
 
 /// A Docker host with Netloom on it.
@@ -181,18 +180,28 @@ impl Machine {
         let networks = self.docker("network ls -q --filter type=custom")?;
         let gateway = self.docker("network ls -q --filter name=docker_gwbridge")?;
         for id in networks.lines().filter(|id| *id != gateway) {
-            // dockerd may end an endpoint after it answered the container's removal: a moment, or
-            // long when many ended at once on a busy machine.
-            netloom_lab::wait_for("the end of a network", SETTLES_WITHIN, || {
-                self.docker(&format!("network rm {id}"))
-            })
-            .with_context(|| {
-                let inspect = self.host.try_docker(&format!("network inspect {id}"));
-                let inspect = inspect.map(|done| done.to_string());
-                inspect.unwrap_or_default()
-            })?;
+            self.remove_network(id)?;
         }
         Ok(())
+    }
+
+    fn remove_network(&self, id: &str) -> Result<()> {
+        let remove = || self.docker(&format!("network rm {id}"));
+        // dockerd may end an endpoint a moment after it answered the container's removal.
+        let Err(refused) = netloom_lab::wait_for("the end of a network", 15, remove) else {
+            return Ok(());
+        };
+        // When many end at once, Docker 20.10 may count a network's endpoints wrong for good; it
+        // finds it out, and says so, when it starts.
+        let containers = self.docker(&format!(
+            "network inspect -f '{{{{len .Containers}}}}' {id}"
+        ))?;
+        ensure!(containers == "0", "{containers} containers: {refused:#}");
+        self.host.restart_dockerd()?;
+        let log = self.host.whole_log("dockerd");
+        ensure!(log.contains("inconsistent endpoint_cnt"), "{refused:#}");
+        term::say("Docker had counted the endpoints of a network wrong, and said so");
+        remove().map(drop)
     }
 
     /// The daemons' last lines, for a failed scenario.
