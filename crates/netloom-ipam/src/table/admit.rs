@@ -11,13 +11,13 @@ impl Table {
     /// # Errors
     /// Why it cannot follow.
     pub(crate) fn admits(&self, event: &Event) -> Result<(), &'static str> {
-        let (pool, part) = match *event {
-            Event::RangeOwned { pool, part, .. }
-            | Event::RangeLeaving { pool, part }
-            | Event::RangeKept { pool, part, .. }
-            | Event::RangeLeft { pool, part }
-            | Event::RangeLost { pool, part } => (pool, part),
-            _ => return Ok(()),
+        let (Event::RangeOwned { pool, part, .. }
+        | Event::RangeLeaving { pool, part }
+        | Event::RangeKept { pool, part, .. }
+        | Event::RangeLeft { pool, part }
+        | Event::RangeLost { pool, part }) = *event
+        else {
+            return Ok(());
         };
         let ledger = self.pools.get(&pool).ok_or("the pool was given up")?;
         if part.last < part.first {
