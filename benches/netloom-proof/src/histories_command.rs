@@ -83,7 +83,9 @@ pub(crate) fn histories(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
         args.pools <= 15 && (20..=30).contains(&args.prefix) && args.hosts > 1,
         "at most 15 pools, prefixes of 20 to 30, and more than one host"
     );
-    let stores = args.store.map_or(StoreChoice::ALL.to_vec(), |store| vec![store]);
+    let stores = args
+        .store
+        .map_or(StoreChoice::ALL.to_vec(), |store| vec![store]);
     let mut reports = Vec::new();
     for store in stores {
         let report = histories::run(run_args(args, store))?;
@@ -114,7 +116,11 @@ fn run_args(args: &HistoriesArgs, store: StoreChoice) -> RunArgs {
     RunArgs {
         store,
         single: args.single,
-        hosts: if store == StoreChoice::File { 1 } else { args.hosts },
+        hosts: if store == StoreChoice::File {
+            1
+        } else {
+            args.hosts
+        },
         callers: args.callers,
         pools: args.pools,
         prefix: args.prefix,
@@ -145,7 +151,11 @@ pub(crate) fn host(args: OneHostArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn tell(report: &HistoryReport) {
-    let word = if report.passed { "passed" } else { "NOT PASSED" };
+    let word = if report.passed {
+        "passed"
+    } else {
+        "NOT PASSED"
+    };
     println!(
         "{:?}: {word}: {} calls in {:.0} s ({:.0}/s), {} commits, {} changes of hands, {} faults",
         report.store,
@@ -167,8 +177,14 @@ fn tell(report: &HistoryReport) {
         report.linear.unknown.len()
     );
     for witness in report.linear.violations.iter().take(EXAMPLES) {
-        println!("  no order explains {}; holders {:?}", witness.call, witness.holders);
-        witness.before.iter().for_each(|call| println!("    {call}"));
+        println!(
+            "  no order explains {}; holders {:?}",
+            witness.call, witness.holders
+        );
+        witness
+            .before
+            .iter()
+            .for_each(|call| println!("    {call}"));
     }
     println!("  compared: {:?}", report.duplicates.compared);
     for found in report.duplicates.found.iter().take(EXAMPLES) {

@@ -24,6 +24,7 @@ mod demo;
 mod e2e;
 mod interrupt;
 mod lint;
+mod prove;
 mod record;
 mod repo;
 mod setup;
@@ -61,6 +62,8 @@ enum Task {
     Lint,
     /// Measure. `alloc` and `durable` are netloom-bench's; `attach` compares Docker networks.
     Bench(BenchArgs),
+    /// Prove the address protocol, and write docs/PROOFS.md from the results.
+    Prove(prove::ProveArgs),
     /// Record what real dockerds ask of a plugin, for replay in netloom-docker's tests.
     Record(RecordArgs),
     /// A plugin that does next to nothing.
@@ -193,6 +196,7 @@ fn run(task: Task) -> Result<bool> {
         Task::Test(args) => suite::run(&args),
         Task::Lint => lint::run(),
         Task::Bench(args) => bench::run(args.what, &args.rest),
+        Task::Prove(args) => prove::run(&args),
         Task::Record(args) => record::run(&args),
         Task::FloorPlugin(args) => {
             let settings = FloorPlugin {

@@ -14,12 +14,13 @@ use netloom_core::{
 };
 use netloom_ipam::journal::DirDisk;
 use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, NoRoutes, Seams, Sharing};
-use netloom_store::{CountingStore, EmbeddedStore};
+use netloom_store::EmbeddedStore;
 use netloom_stores::SharedStore;
 use netloom_types::{BootId, HostId, MacAddr, PoolId, Subnet};
 use tokio::time::{Instant, sleep};
 
 use super::clock::{Random, now};
+use super::counted::Counted;
 use super::load;
 use super::story::{Diary, Line, Refusal, Story};
 
@@ -67,6 +68,11 @@ pub(super) fn progress_path(dir: &Path) -> PathBuf {
     dir.join("progress")
 }
 
+/// There while a host has callers.
+pub(super) fn ready_path(dir: &Path) -> PathBuf {
+    dir.join("ready")
+}
+
 pub(super) fn own_store_path(dir: &Path) -> PathBuf {
     dir.join("store.redb")
 }
@@ -77,7 +83,7 @@ pub(super) struct Host {
     pub(super) args: HostArgs,
     pub(super) ipam: Arc<AddressManager>,
     diary: Diary,
-    counts: Arc<CountingStore>,
+    counts: Arc<Counted>,
     held: Mutex<Vec<(usize, IpAddr)>>,
     next_call: AtomicU64,
     operations: AtomicU64,
@@ -122,6 +128,7 @@ pub async fn run_host(args: HostArgs) -> anyhow::Result<()> {
     if host.args.callers == 0 {
         host.rest().await?;
     } else {
+        std::fs::write(ready_path(&host.args.dir), "")?;
         load::run(&host).await?;
     }
     host.tell()?;
@@ -129,7 +136,7 @@ pub async fn run_host(args: HostArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(args: &HostArgs) -> anyhow::Result<(Arc<AddressManager>, Arc<CountingStore>)> {
+async fn open(args: &HostArgs) -> anyhow::Result<(Arc<AddressManager>, Arc<Counted>)> {
     let clock = Arc::new(SystemClock::new());
     let own: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&own_store_path(&args.dir))?);
     let mut config = IpamConfig::new(HostId::new(name(args.number))?, BootId::new("boot-1")?);
@@ -143,7 +150,7 @@ async fn open(args: &HostArgs) -> anyhow::Result<(Arc<AddressManager>, Arc<Count
             (Arc::new(shared) as Arc<dyn Store>, Some(own))
         }
     };
-    let counts = Arc::new(CountingStore::new(store));
+    let counts = Arc::new(Counted::new(store));
     let seams = Seams {
         disk: Arc::new(DirDisk::open(&journal_path(&args.dir))?),
         store: Arc::clone(&counts) as _,
@@ -170,9 +177,8 @@ async fn recover(
         // A pool that no host has made yet holds nothing.
         let views = ipam.addresses(subnet(pool, args.prefix)).await;
         let used = views.unwrap_or_default().into_iter();
-        let used = used.filter(|view| {
-            matches!(view.kind, AddressKind::Endpoint | AddressKind::InDoubt)
-        });
+        let used =
+            used.filter(|view| matches!(view.kind, AddressKind::Endpoint | AddressKind::InDoubt));
         shown.extend(used.map(|view| view.ip));
     }
     shown.sort_unstable();
@@ -295,11 +301,27 @@ impl Host {
         let answer = self.ipam.request_address(request).await;
         let at = now();
         let (line, answer) = match answer {
-            Ok(got) => (Line::Took { call, at, ip: got.ip() }, Ok(got.ip())),
+            Ok(got) => (
+                Line::Took {
+                    call,
+                    at,
+                    ip: got.ip(),
+                },
+                Ok(got.ip()),
+            ),
             Err(error) => {
                 let why = refusal(&error);
-                let what = (why == Refusal::Other).then(|| error.to_string());
-                (Line::Not { call, at, why, what }, Err(why))
+                let told = matches!(why, Refusal::InUse | Refusal::Other);
+                let what = told.then(|| error.to_string());
+                (
+                    Line::Not {
+                        call,
+                        at,
+                        why,
+                        what,
+                    },
+                    Err(why),
+                )
             }
         };
         self.diary.write(&line)?;
@@ -320,7 +342,11 @@ impl Host {
     pub(super) async fn release(&self, pool: usize, ip: IpAddr) -> anyhow::Result<()> {
         let call = self.call();
         let id = self.pools.get(pool).context("a pool of the run")?;
-        self.diary.write(&Line::Release { call, at: now(), ip })?;
+        self.diary.write(&Line::Release {
+            call,
+            at: now(),
+            ip,
+        })?;
         let line = match self.ipam.release_address(id, ip).await {
             Ok(()) => Line::Released { call, at: now() },
             Err(error) => Line::Unclear {
@@ -336,9 +362,7 @@ impl Host {
 
     /// Says how far the run is: to its own file, and to whoever looks on.
     pub(super) fn tell(&self) -> anyhow::Result<()> {
-        let counts = self.counts.counts();
-        let lost = counts.conflicts + counts.failures;
-        let taken = counts.commits.saturating_sub(lost);
+        let (taken, lost) = self.counts.counts();
         self.diary.write(&Line::Commits { taken, lost })?;
         let operations = self.operations.load(Ordering::Relaxed);
         let commits = self.commits_before + taken;
@@ -351,15 +375,17 @@ impl Host {
     async fn rest(&self) -> anyhow::Result<()> {
         let end = Instant::now() + REST_TIME;
         let mut quiet = 0;
-        let mut commits = 0;
         while quiet < QUIET_LOOKS {
-            anyhow::ensure!(Instant::now() < end, "no rest: {:?}", self.ipam.cluster().await);
+            anyhow::ensure!(
+                Instant::now() < end,
+                "no rest: {:?}",
+                self.ipam.cluster().await
+            );
             sleep(AGAIN).await;
             let standing = self.ipam.cluster().await.standing;
             let kept = self.ipam.keep().await.is_ok();
             let in_order = kept && matches!(standing, Standing::Joined | Standing::Alone);
             quiet = if in_order { quiet + 1 } else { 0 };
-            commits = self.counts.counts().commits.max(commits);
         }
         Ok(())
     }

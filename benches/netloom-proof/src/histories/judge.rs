@@ -186,12 +186,14 @@ fn read_store(site: &Site, sides: &mut Sides) -> Result<u64> {
     };
     site.runtime.block_on(async {
         for pool in 0..usize::from(site.args.pools) {
-            sides.store.extend(runs(store, subnet(pool, site.args.prefix)).await?);
+            sides
+                .store
+                .extend(runs(store, subnet(pool, site.args.prefix)).await?);
         }
         let mut hands_changed = 0;
         for (key, row) in store.list(&Key::new("hosts")?).await? {
-            let host: HostRecord = serde_json::from_slice(&row.value)
-                .with_context(|| format!("the record {key}"))?;
+            let host: HostRecord =
+                serde_json::from_slice(&row.value).with_context(|| format!("the record {key}"))?;
             hands_changed += host.counter;
         }
         Ok(hands_changed)
@@ -205,11 +207,13 @@ async fn runs(store: &dyn Store, subnet: Subnet) -> Result<Vec<Range>> {
         if !key.as_str().contains(&part) {
             continue;
         }
-        let record: ChunkRecord = serde_json::from_slice(&row.value)
-            .with_context(|| format!("the record {key}"))?;
+        let record: ChunkRecord =
+            serde_json::from_slice(&row.value).with_context(|| format!("the record {key}"))?;
         let mut numbers = key.as_str().rsplit('/');
         let mut number = || {
-            let text = numbers.next().context("a chunk's key ends with its number")?;
+            let text = numbers
+                .next()
+                .context("a chunk's key ends with its number")?;
             Ok::<_, anyhow::Error>(u128::from_str_radix(text, 16)?)
         };
         let (low, high) = (number()?, number()?);
@@ -222,7 +226,10 @@ async fn runs(store: &dyn Store, subnet: Subnet) -> Result<Vec<Range>> {
             };
             found.push(Range {
                 first: subnet.nth(base + first).context("a run of the pool")?,
-                last: subnet.nth(base + last).or(Some(subnet.last())).context("")?,
+                last: subnet
+                    .nth(base + last)
+                    .or(Some(subnet.last()))
+                    .context("")?,
                 owner: record.owners.get(owner).cloned().unwrap_or_default(),
                 way,
             });

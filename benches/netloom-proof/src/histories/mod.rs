@@ -13,6 +13,7 @@
 //! which it could have happened.
 
 mod clock;
+mod counted;
 mod host;
 mod journal;
 mod judge;

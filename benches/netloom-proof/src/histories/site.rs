@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use netloom_core::{SystemClock, StoreKind, StoreUrl};
+use netloom_core::{StoreKind, StoreUrl, SystemClock};
 use netloom_ipam::cluster_init;
 use netloom_lab::proxy::Proxy;
 use netloom_lab::servers::{Shape, StoreServer};
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
-use super::host::progress_path;
+use super::host::{progress_path, ready_path};
 use super::run::RunArgs;
 
 /// One run's machinery. Dropping it ends all that it started.
@@ -59,7 +59,11 @@ impl Site {
             }
             None => tempfile::tempdir()?,
         };
-        let shape = if args.single { Shape::Single } else { Shape::Three };
+        let shape = if args.single {
+            Shape::Single
+        } else {
+            Shape::Three
+        };
         let servers = match args.store.kind() {
             Some(kind) => Some(StoreServer::start(kind, shape)?),
             None => None,
@@ -131,11 +135,23 @@ impl Site {
         if let Some(url) = self.url_of(host) {
             command.arg("--store").arg(url.to_string());
         }
-        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let slot = self.hosts.get_mut(host).context("a host of the run")?;
         slot.end()?;
+        let ready = ready_path(&self.dir.path().join(format!("host-{host}")));
+        if ready.exists() {
+            fs::remove_file(ready)?;
+        }
         slot.0 = Some(command.spawn()?);
         Ok(())
+    }
+
+    /// Whether a host has callers by now.
+    pub(super) fn is_ready(&self, host: usize) -> bool {
+        ready_path(&self.host_dir(host)).exists()
     }
 
     /// Ends a host at once, as by SIGKILL.
@@ -163,7 +179,10 @@ impl Site {
                 None => None,
             };
             if let Some(status) = status {
-                ended.push(format!("host {host} ended with {status}: {}", self.said(host)));
+                ended.push(format!(
+                    "host {host} ended with {status}: {}",
+                    self.said(host)
+                ));
                 self.start(host, true)?;
             }
         }

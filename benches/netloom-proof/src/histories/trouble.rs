@@ -161,7 +161,8 @@ impl Trouble {
         host: usize,
     ) -> Result<Option<(Undo, u64, u64)>> {
         let busy = |undo: Undo| self.lasting.iter().any(|lasting| lasting.undo == undo);
-        let host_busy = busy(Undo::StartHost(host)) || busy(Undo::WakeHost(host));
+        let host_busy =
+            busy(Undo::StartHost(host)) || busy(Undo::WakeHost(host)) || !site.is_ready(host);
         Ok(match fault {
             Fault::HostKilled | Fault::HostFrozen if host_busy => None,
             Fault::HostKilled => {
