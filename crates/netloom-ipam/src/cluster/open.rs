@@ -106,6 +106,8 @@ impl AddressManager {
 
     /// Brings all pools in line with the store, and the mirror too.
     pub(crate) async fn follow_all(&self) -> Result<(), IpamError> {
+        // What was read before a change of this host would undo it here and in the mirror.
+        let _one_at_a_time = self.changes.lock().await;
         let pools = all_pools(&self.registry, &*self.registry.store).await?;
         for stored in &pools {
             let mut book = self.book();
