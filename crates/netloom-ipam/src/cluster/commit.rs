@@ -66,12 +66,14 @@ impl Member {
         };
         let sent = Sent::note(self, operation);
         let delivered = self.deliver(&write, transaction, deadline).await;
+        if let Ok(version) = &delivered {
+            // Before it counts as come back, so that a look in between knows whose change it sees.
+            let version = version.clone();
+            self.went_through(Stored { record, version });
+        }
         sent.came_back();
         match delivered {
-            Ok(version) => {
-                self.went_through(Stored { record, version });
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(CommitError::Conflict { key, .. }) => {
                 let error = self.met(fence, &key).await;
                 Err(self.unless_open(operation, error))
@@ -269,6 +271,7 @@ struct Sent<'a> {
 
 impl<'a> Sent<'a> {
     fn note(member: &'a Member, operation: &'a str) -> Self {
+        member.state().under_way = Some(operation.to_owned());
         let operation = Some(operation);
         Self { member, operation }
     }
@@ -283,6 +286,7 @@ impl Drop for Sent<'_> {
         if let Some(operation) = self.operation {
             self.member.may_have_written(operation);
         }
+        self.member.state().under_way = None;
     }
 }
 

@@ -185,7 +185,7 @@ impl Member {
             // A store that was put in the place of another one counts anew.
             && own.record != joined.own.record
             && matches!(verdict, Verdict::Join | Verdict::Assert)
-            && !Self::is_open(&state, &own.record.operation)
+            && !Self::is_own(&state, &own.record.operation)
         {
             verdict = Verdict::Stop(format!(
                 "another process changed the record of host {}: its state directory was copied; \

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) statuses: BTreeMap<String, StatusRecord>,
     /// Operations that may have written this host's record since it was read last.
     open: Vec<String>,
+    /// The operation whose commit is under way: a look may see it before its answer is here.
+    pub(super) under_way: Option<String>,
     /// Conflicts in a row: a store that cannot tell which key differed may hide a fence.
     pub(super) conflicts: u32,
     /// How often anything was taken in of the store: a look from before that tells old news.
@@ -91,6 +93,7 @@ impl Member {
             hosts: BTreeMap::new(),
             statuses: BTreeMap::new(),
             open: Vec::new(),
+            under_way: None,
             conflicts: 0,
             turns: 0,
             // What was lost may not have reached the journal before this host went off.
@@ -280,6 +283,11 @@ impl Member {
     /// Whether an operation may have written this host's record.
     pub(super) fn is_open(state: &State, operation: &str) -> bool {
         state.open.iter().any(|open| open == operation)
+    }
+
+    /// Whether this very process wrote an operation into this host's record, or may have.
+    pub(super) fn is_own(state: &State, operation: &str) -> bool {
+        state.under_way.as_deref() == Some(operation) || Self::is_open(state, operation)
     }
 
     pub(super) fn hand_out(&self) {
