@@ -122,7 +122,7 @@ impl Sim {
 
     fn calm_later(&self, host: &Arc<Host>, after: Duration) {
         let host = Arc::clone(host);
-        later(after, move || host.link.set(Weather::FAIR));
+        later(after, move || host.link.clear());
     }
 
     fn pause(&self, place: usize, random: &mut Random) {
@@ -173,7 +173,8 @@ impl Sim {
         }
         sleep(random.millis(0, 3000)).await;
         self.forget(place, random).await;
-        if random.chance(400) {
+        let done = self.forgotten.load(std::sync::atomic::Ordering::Relaxed);
+        if done && random.chance(400) {
             sleep(random.millis(0, 3000)).await;
             self.world.fault("forgotten comes back", Some(place), "");
             host.unearth();

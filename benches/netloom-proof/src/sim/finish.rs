@@ -35,6 +35,9 @@ impl Sim {
         for host in &living {
             self.check_no_leak(*host).await;
         }
+        for host in &living {
+            self.end_reservations(*host).await;
+        }
         sleep(QUIET_TIME).await;
         self.check_records(&living).await;
         self.check_service(&living, random).await;
@@ -57,6 +60,7 @@ impl Sim {
         }
         self.check_forgotten(random).await;
         sleep(random.millis(0, 16_000)).await;
+        self.end_trouble();
         self.calm();
         for host in &self.hosts {
             host.cut_power();
@@ -83,9 +87,10 @@ impl Sim {
         }
     }
 
+    /// Undoes what lasts; trouble that began late may end later than this.
     fn calm(&self) {
         for host in &self.hosts {
-            host.link.set(Weather::FAIR);
+            host.link.set_climate(Weather::FAIR);
             host.link.set_outage(false);
             host.link.set_blind(false);
             host.disk.set_trouble(Trouble::None);
@@ -246,12 +251,18 @@ impl Sim {
     /// Who has which address of a pool, by the chunks' records.
     fn owners(&self, subnet: Subnet) -> Owners {
         let mut owners = Owners::new();
+        let Some(life) = self.life(subnet) else {
+            return owners;
+        };
         let part = format!("/{}-{}/", subnet.first(), subnet.prefix_len());
         let rows = self.ground.rows("chunks/").into_iter();
         for (key, bytes) in rows.filter(|(key, _)| key.as_str().contains(&part)) {
             let Ok(record) = serde_json::from_slice::<Chunk>(&bytes) else {
                 continue;
             };
+            if record.generation != life {
+                continue;
+            }
             let mut parts = key.as_str().rsplit('/');
             let low = parts
                 .next()
@@ -275,6 +286,28 @@ impl Sim {
             }
         }
         owners
+    }
+
+    /// The present life of a pool, by the store; none while nobody refers to it.
+    pub(crate) fn life(&self, subnet: Subnet) -> Option<u64> {
+        let key = format!("pools/global/{}-{}", subnet.first(), subnet.prefix_len());
+        let record = self.ground.peek(&key)?;
+        let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+        let active = record.get("state")?.as_str()? == "active";
+        record.get("generation")?.as_u64().filter(|_| active)
+    }
+
+    /// People end what they reserved and could not end in the trouble.
+    async fn end_reservations(&self, host: usize) {
+        for pool in &self.pools {
+            let Some((_, ipam)) = self.host(host).ipam() else {
+                return;
+            };
+            let views = ipam.addresses(pool.subnet).await.unwrap_or_default();
+            for view in views.iter().filter(|view| view.kind == AddressKind::Reserved) {
+                self.unreserve(host, view.ip).await;
+            }
+        }
     }
 
     /// Every host gets an address while there is one.
@@ -340,6 +373,7 @@ impl Sim {
 /// A chunk's record, as far as it matters here.
 #[derive(serde::Deserialize)]
 struct Chunk {
+    generation: u64,
     owners: Vec<String>,
     runs: Vec<Run>,
 }

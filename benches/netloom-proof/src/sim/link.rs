@@ -56,6 +56,8 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     own: Weather,
+    /// What it comes back to.
+    climate: Weather,
     /// Of the store as a whole.
     outage: bool,
     /// Kept away by the one who put the store back.
@@ -81,6 +83,7 @@ impl Link {
     pub(crate) fn new(host: u64, ground: Arc<Ground>, bug: Option<Bug>, random: Random) -> Self {
         let state = State {
             own: Weather::FAIR,
+            climate: Weather::FAIR,
             outage: false,
             blind: false,
             random,
@@ -100,6 +103,17 @@ impl Link {
 
     pub(crate) fn set(&self, weather: Weather) {
         self.state().own = weather;
+    }
+
+    pub(crate) fn set_climate(&self, climate: Weather) {
+        let mut state = self.state();
+        (state.own, state.climate) = (climate, climate);
+    }
+
+    /// The trouble is over.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state();
+        state.own = state.climate;
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Weather)) {

@@ -72,10 +72,13 @@ impl SimReport {
         let mut broken: Vec<Promise> = report.violations.iter().map(|v| v.promise).collect();
         broken.sort_unstable();
         broken.dedup();
+        let mut rare = false;
         for promise in &broken {
-            *self.broken.entry(*promise).or_default() += 1;
+            let runs = self.broken.entry(*promise).or_default();
+            *runs += 1;
+            rare |= *runs <= EXAMPLES_EACH;
         }
-        if !broken.is_empty() && self.examples.len() < EXAMPLES_MAX {
+        if rare {
             self.examples.push(report);
         }
     }
@@ -143,5 +146,5 @@ fn work(
     total
 }
 
-/// Reports of broken runs that are kept.
-const EXAMPLES_MAX: usize = 20;
+/// Reports of broken runs that are kept for each promise.
+const EXAMPLES_EACH: u64 = 4;

@@ -91,7 +91,9 @@ impl Sim {
             return false;
         };
         let ip = got.ip();
-        let known = *self.world.facts().gateways.entry(pool).or_insert(ip);
+        // A pool that all gave up may begin its next life with another one.
+        let life = (pool, self.life(self.pool(pool).subnet).unwrap_or(0));
+        let known = *self.world.facts().gateways.entry(life).or_insert(ip);
         if known != ip {
             let what = format!("{ip} on h{host}, {known} elsewhere");
             self.world.broken(Promise::OneGateway, what);
@@ -126,7 +128,7 @@ impl Sim {
         let call = |ipam: Arc<netloom_ipam::AddressManager>| async move {
             ipam.request_address(request).await
         };
-        let patience = match random.chance(40) {
+        let patience = match !self.is_quiet() && random.chance(40) {
             true => random.millis(0, 60),
             false => DOCKERD_TIME,
         };

@@ -4,7 +4,7 @@ use super::disk::{Lie, SimDisk};
 use super::faults::chaos;
 use super::ground::Ground;
 use super::host::{Host, Parts};
-use super::link::Link;
+use super::link::{Link, Weather};
 use super::ops::client;
 use super::planted::Bug;
 use super::random::{Random, mix};
@@ -14,7 +14,7 @@ use super::{Config, SeedReport};
 use netloom_core::store::Key;
 use netloom_ipam::cluster_init;
 use serde::Serialize;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -47,6 +47,8 @@ pub(crate) struct Sim {
     pub(crate) pools: Vec<Shared>,
     pub(crate) world: Arc<World>,
     pub(crate) forgotten: AtomicBool,
+    /// Whether the trouble is over.
+    quiet: AtomicBool,
     /// The epoch that a rollback ended, if it lost anything.
     lost_epoch: Mutex<Option<Vec<u8>>>,
 }
@@ -62,6 +64,14 @@ impl Sim {
         self.pools
             .get(place)
             .expect("places are drawn below the count of pools")
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end_trouble(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn lost_epoch(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
@@ -123,6 +133,7 @@ impl Sim {
             pools: pools.into(),
             world,
             forgotten: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             lost_epoch: Mutex::default(),
         }
     }
@@ -191,6 +202,10 @@ impl Sim {
         let begun = cluster_init(&store, &ids, 0, []).await;
         debug_assert!(begun.is_ok());
         self.hosts.iter().for_each(Host::start);
+        let climate = self.climate(random);
+        for host in &self.hosts {
+            host.link.set_climate(climate);
+        }
         // Two looks at all hosts lie behind everybody, or hosts meet only in the middle of trouble.
         let acquainted = matches!(self.kind, Kind::Wipe | Kind::Rollback) || random.chance(500);
         let time = if acquainted {
@@ -199,6 +214,21 @@ impl Sim {
             random.below(3000)
         };
         sleep(Duration::from_millis(time)).await;
+    }
+
+    /// How the ways to the store are on a usual day of this run.
+    fn climate(&self, random: &mut Random) -> Weather {
+        if random.chance(500) {
+            return Weather::FAIR;
+        }
+        Weather {
+            lost_before: random.below(80),
+            lost_after: random.below(150),
+            doubled: random.below(200),
+            slow: random.between(100, 1000),
+            slowest: random.between(1, 60),
+            ..Weather::FAIR
+        }
     }
 
     fn report(&self, seed: u64) -> SeedReport {

@@ -77,7 +77,7 @@ pub(crate) struct World {
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) held: BTreeMap<IpAddr, Hold>,
-    pub(crate) gateways: BTreeMap<usize, IpAddr>,
+    pub(crate) gateways: BTreeMap<(usize, u64), IpAddr>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) operations: u64,
     pub(crate) refused: u64,
