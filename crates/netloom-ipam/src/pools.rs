@@ -151,7 +151,11 @@ impl AddressManager {
     /// Reads a pool again and brings the memory in line with it.
     pub(crate) async fn follow_store(&self, pool: PoolKey) -> Result<(), IpamError> {
         match self.registry.pool(pool).await? {
-            Some(stored) => self.book().follow(&stored),
+            Some(stored) => {
+                self.book().follow(&stored)?;
+                // Before anybody hears of it: a store may lose it, and this host be restarted then.
+                self.mirror.keep_pool(&self.registry.keys, &stored).await
+            }
             None => Ok(()),
         }
     }

@@ -83,6 +83,34 @@ impl Mirror {
         self.keep(&Keys::all_references(), references).await
     }
 
+    /// Keeps one pool with its references.
+    pub(crate) async fn keep_pool(
+        &self,
+        keys: &Keys,
+        stored: &StoredPool,
+    ) -> Result<(), IpamError> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let pool = stored.key;
+        let references = stored.references.iter().map(|(nonce, reference)| {
+            let nonce = *nonce;
+            let key = keys.reference(Reference { pool, nonce });
+            (key, reference.record.encode())
+        });
+        self.keep(&keys.references(pool), references.collect())
+            .await?;
+        let (key, value) = (keys.pool(pool), stored.pool.record.encode());
+        let known = store.get(&key).await.map_err(unreadable)?;
+        let write = match known {
+            Some(known) if known.value == value => return Ok(()),
+            Some(known) => Operation::Update(key, value, known.version),
+            None => Operation::Create(key, value),
+        };
+        let kept = store.commit(Transaction::new([write])).await;
+        kept.map(drop).map_err(unkept)
+    }
+
     /// Makes everything below `directory` equal to these rows.
     pub(crate) async fn keep(
         &self,

@@ -202,6 +202,11 @@ async fn first_pools(
         return Ok(kept);
     }
     match all_pools(registry, &*registry.store).await {
+        Ok(stored) if matches!(met, Ok(Meeting::Assert)) => Ok(with_own(
+            newer(stored, kept.clone()),
+            &kept,
+            registry.host(),
+        )),
         Ok(stored) => Ok(newer(stored, kept)),
         Err(error) if mirror.store().is_none() => Err(error),
         Err(_) => Ok(kept),
@@ -226,7 +231,33 @@ async fn kept(
         Some(store) => all_pools(registry, &**store).await?,
     };
     let journalled = table.pools.values().map(|ledger| made_up(registry, ledger));
-    Ok(newer(mirrored, journalled.collect()))
+    let journalled: Vec<_> = journalled.collect();
+    let pools = newer(mirrored, journalled.clone());
+    Ok(with_own(pools, &journalled, registry.host()))
+}
+
+/// Adds this host's references that only `known` has. A store that lost its past lacks some: a pool
+/// without them would be given up by all, and what is in use here be handed out again.
+fn with_own(mut pools: Vec<StoredPool>, known: &[StoredPool], host: &str) -> Vec<StoredPool> {
+    for pool in &mut pools {
+        let life = (pool.key, pool.pool.record.generation);
+        let same = known
+            .iter()
+            .find(|known| (known.key, known.pool.record.generation) == life);
+        let Some(same) = same else { continue };
+        let own = same
+            .references
+            .iter()
+            .filter(|(_, r)| r.record.host == host);
+        for (nonce, reference) in own {
+            let known = pool.references.entry(*nonce);
+            known.or_insert_with(|| reference.clone());
+            pool.pool.record.state = PoolState::Active;
+        }
+        let gateway = &mut pool.pool.record.gateway;
+        *gateway = gateway.or(same.pool.record.gateway);
+    }
+    pools
 }
 
 /// Of each pool the later life; of the same one, the first list's word.
