@@ -409,15 +409,51 @@ const READ_TIME: Duration = Duration::from_secs(1);
 mod tests {
     use super::super::member::Founding;
     use super::*;
+    use async_trait::async_trait;
     use netloom_core::SystemClock;
-    use netloom_core::store::Store;
+    use netloom_core::store::{Committed, Store, StoreIdentity, Versioned, Watch};
     use netloom_store::MemoryStore;
     use netloom_types::{BootId, HostId};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    async fn joined(store: &Arc<MemoryStore>) -> Member {
+    /// Does what it is told, and, once it is mute, does not say so.
+    #[derive(Debug, Default)]
+    struct Mute {
+        inner: MemoryStore,
+        mute: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Store for Mute {
+        async fn identity(&self) -> Result<StoreIdentity, StoreError> {
+            self.inner.identity().await
+        }
+
+        async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
+            self.inner.get(key).await
+        }
+
+        async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
+            self.inner.list(prefix).await
+        }
+
+        async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+            let done = self.inner.commit(transaction).await;
+            if self.mute.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            done
+        }
+
+        async fn watch(&self, prefix: &Key) -> Result<Box<dyn Watch>, StoreError> {
+            self.inner.watch(prefix).await
+        }
+    }
+
+    async fn joined<S: Store + 'static>(store: &Arc<S>) -> Member {
         let ids = Arc::new(SystemClock::new());
-        let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
+        let store: Arc<dyn Store> = Arc::<S>::clone(store);
         let _ = crate::cluster_init(&*store, &*ids, 0, []).await;
         let member = Member::new(Founding {
             store,
@@ -465,5 +501,22 @@ mod tests {
         assert_ne!(look.own.as_ref().unwrap().version, own.version);
         assert_eq!(member.settle(look), Verdict::Join);
         member.commit("0b", Vec::new()).await.unwrap();
+    }
+
+    /// The store took a change, and its answer is on its way still.
+    #[tokio::test]
+    async fn an_own_change_that_shows_before_its_answer_is_no_second_process() {
+        let store = Arc::new(Mute::default());
+        let member = joined(&store).await;
+        store.mute.store(true, Ordering::SeqCst);
+        let mut sent = Box::pin(member.commit("0a", Vec::new()));
+        tokio::select! {
+            biased;
+            _ = &mut sent => panic!("a mute store answered"),
+            () = std::future::ready(()) => {}
+        }
+        let look = member.glance().await.unwrap();
+        assert_eq!(look.own.as_ref().unwrap().record.operation, "0a");
+        assert_eq!(member.settle(look), Verdict::Join);
     }
 }
