@@ -129,7 +129,6 @@ fn run_args(args: &HistoriesArgs, store: StoreChoice) -> RunArgs {
         goals: if args.quick { small } else { goals },
         rate_least: args.rate,
         dir: args.dir.clone(),
-        talk: true,
     }
 }
 

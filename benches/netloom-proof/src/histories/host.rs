@@ -138,7 +138,7 @@ pub async fn run_host(args: HostArgs) -> anyhow::Result<()> {
 
 async fn open(args: &HostArgs) -> anyhow::Result<(Arc<AddressManager>, Arc<Counted>)> {
     let clock = Arc::new(SystemClock::new());
-    let own: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&own_store_path(&args.dir))?);
+    let own: Arc<dyn Store> = Arc::new(EmbeddedStore::open(own_store_path(&args.dir))?);
     let mut config = IpamConfig::new(HostId::new(name(args.number))?, BootId::new("boot-1")?);
     let (store, mirror) = match &args.store {
         None | Some(StoreUrl::File(_)) => (own, None),
@@ -331,7 +331,7 @@ impl Host {
         if let Ok(ip) = answer {
             self.held().push((pool, ip));
             // Half of the callers come to an endpoint.
-            if call % 2 == 0 {
+            if call.is_multiple_of(2) {
                 drop(self.ipam.confirm(ip, mac).await);
             }
         }

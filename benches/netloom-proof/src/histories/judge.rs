@@ -20,6 +20,10 @@ use crate::linear::{self, Call, LinearReport};
 
 /// What a run did and what was found.
 #[derive(Debug, Serialize)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "two answers to two questions"
+)]
 pub struct HistoryReport {
     /// Whether everything held, at no less than the least rate, without a verdict left open.
     pub passed: bool,
@@ -178,9 +182,8 @@ fn read_store(site: &Site, sides: &mut Sides) -> Result<u64> {
             &shared
         }
         None => {
-            own = netloom_store::EmbeddedStore::open(&super::host::own_store_path(
-                &site.host_dir(0),
-            ))?;
+            own =
+                netloom_store::EmbeddedStore::open(super::host::own_store_path(&site.host_dir(0)))?;
             &own
         }
     };

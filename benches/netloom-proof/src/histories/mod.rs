@@ -12,6 +12,12 @@
 //! callers were told is then held against the journals, against the store, and against every order in
 //! which it could have happened.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test tool: it starts programs, paces its faults by the clock and tells how it goes"
+)]
+
 mod clock;
 mod counted;
 mod host;

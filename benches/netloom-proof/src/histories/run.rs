@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::judge::{self, HistoryReport};
-use super::site::{Site, StoreChoice};
+use super::site::{Load, Site, StoreChoice};
 use super::trouble::Trouble;
 
 /// What a run is told.
@@ -35,8 +35,6 @@ pub struct RunArgs {
     pub rate_least: f64,
     /// Where files of the run lie while it lasts.
     pub dir: Option<PathBuf>,
-    /// Tell how it goes.
-    pub talk: bool,
 }
 
 /// How much is wanted.
@@ -58,7 +56,7 @@ pub fn run(args: RunArgs) -> Result<HistoryReport> {
     let mut site = Site::new(args)?;
     let mut trouble = Trouble::new(site.args.seed);
     for host in 0..site.hosts.len() {
-        site.start(host, true)?;
+        site.start(host, Load::Full)?;
     }
     let began = Instant::now();
     let mut ended = Vec::new();
@@ -70,7 +68,7 @@ pub fn run(args: RunArgs) -> Result<HistoryReport> {
         if site.operations() > 0 {
             trouble.step(&mut site)?;
         }
-        if site.args.talk && told.elapsed() > TELL_EVERY {
+        if told.elapsed() > TELL_EVERY {
             told = Instant::now();
             eprintln!(
                 "{:?}: {} s, {} calls, {} faults",
@@ -84,7 +82,7 @@ pub fn run(args: RunArgs) -> Result<HistoryReport> {
     let seconds = began.elapsed().as_secs_f64();
     trouble.end(&mut site)?;
     for host in 0..site.hosts.len() {
-        site.start(host, false)?;
+        site.start(host, Load::None)?;
     }
     let mut restless = Vec::new();
     for host in 0..site.hosts.len() {
@@ -96,7 +94,7 @@ pub fn run(args: RunArgs) -> Result<HistoryReport> {
     report.wrong.extend(ended);
     report.wrong.extend(restless);
     report.conclude();
-    if !report.passed && site.args.talk {
+    if !report.passed {
         eprintln!("the run's files stay in {}", site.keep().display());
     }
     Ok(report)

@@ -29,6 +29,15 @@ pub(super) struct Site {
     dir: tempfile::TempDir,
 }
 
+/// What a host is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Serve its callers.
+    Full,
+    /// Come to rest, and end.
+    None,
+}
+
 /// A host, while its process runs.
 pub(super) struct HostProcess(Option<Child>);
 
@@ -112,14 +121,17 @@ impl Site {
     }
 
     /// Starts a host's process; without load it comes to rest and ends.
-    pub(super) fn start(&mut self, host: usize, load: bool) -> Result<()> {
+    pub(super) fn start(&mut self, host: usize, load: Load) -> Result<()> {
         let args = &self.args;
         let dir = self.host_dir(host);
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(dir.join("log"))?;
-        let callers = if load { args.callers } else { 0 };
+        let callers = match load {
+            Load::Full => args.callers,
+            Load::None => 0,
+        };
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("host").arg(dir);
         for (name, value) in [
@@ -183,7 +195,7 @@ impl Site {
                     "host {host} ended with {status}: {}",
                     self.said(host)
                 ));
-                self.start(host, true)?;
+                self.start(host, Load::Full)?;
             }
         }
         Ok(ended)

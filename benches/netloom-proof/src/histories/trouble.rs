@@ -8,7 +8,7 @@ use netloom_lab::proxy::Mode;
 use nix::sys::signal::Signal;
 
 use super::clock::Random;
-use super::site::Site;
+use super::site::{Load, Site};
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -247,7 +247,7 @@ fn trouble_way(site: &Site, fault: Fault, host: usize) -> (Undo, u64, u64) {
 
 fn end(site: &mut Site, undo: Undo) -> Result<()> {
     match undo {
-        Undo::StartHost(host) => site.start(host, true)?,
+        Undo::StartHost(host) => site.start(host, Load::Full)?,
         Undo::WakeHost(host) => site.signal_host(host, Signal::SIGCONT)?,
         Undo::Way(host) => {
             for proxy in site.proxies.get(host).into_iter().flatten() {
