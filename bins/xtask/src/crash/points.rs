@@ -11,10 +11,6 @@ use crate::repo;
 /// Points that no life in the lab passes, each with the reason. Every other one that is not
 /// reached fails the test.
 pub(super) const EXCUSED: &[(&str, &str)] = &[
-    ("ipam.heal.before_chunk", SHARED),
-    ("ipam.heal.before_leave", SHARED),
-    ("ipam.heal.before_pool", SHARED),
-    ("ipam.member.forgetting", SHARED),
     ("ipam.range.after_offer", SHARED),
     ("ipam.range.after_renewal", SHARED),
     ("ipam.range.before_offer", SHARED),
