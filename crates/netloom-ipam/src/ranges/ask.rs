@@ -45,7 +45,7 @@ impl AddressManager {
             return Ok(Asked::Changed);
         };
         if holders.is_empty() {
-            return Err(self.full(pool, need));
+            return self.nobody_has(pool, need);
         }
         let first = self.richest(pool, &holders);
         let rounds = first.map(|host| BTreeSet::from([host]));
@@ -77,7 +77,7 @@ impl AddressManager {
         }
         let after = self.held_by_others(pool, life, need).await?;
         if before == after {
-            return Err(self.full(pool, need));
+            return self.nobody_has(pool, need);
         }
         Ok(Asked::Changed)
     }
@@ -232,17 +232,20 @@ impl AddressManager {
         }
     }
 
-    fn full(&self, pool: PoolKey, need: Need) -> IpamError {
-        match need {
-            Need::Exactly(_) => in_use(pool, need, "this host"),
-            Need::Any(part) => {
-                let book = self.book();
-                let live = book.pools.get(&pool);
-                let range = live.and_then(|live| live.range());
-                let range = range.filter(|_| live.is_some_and(|live| live.part(range) == part));
-                exhausted(pool.subnet, range)
+    /// No other host has what is wanted: the pool is full. A single address came here meanwhile by
+    /// another request or by the background, or is on its way: it is not in use for that.
+    fn nobody_has(&self, pool: PoolKey, need: Need) -> Result<Asked, IpamError> {
+        let Need::Any(part) = need else {
+            if self.has(pool, need) {
+                return Ok(Asked::Received);
             }
-        }
+            return Err(restless(pool));
+        };
+        let book = self.book();
+        let live = book.pools.get(&pool);
+        let range = live.and_then(|live| live.range());
+        let range = range.filter(|_| live.is_some_and(|live| live.part(range) == part));
+        Err(exhausted(pool.subnet, range))
     }
 
     fn unanswered(&self, pool: PoolKey, need: Need, silent: &[String]) -> IpamError {
