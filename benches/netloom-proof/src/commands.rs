@@ -45,6 +45,26 @@ pub(crate) struct ReplayArgs {
     short: bool,
 }
 
+/// What `scale` is told.
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// Hosts.
+    #[arg(long, default_value_t = 1000)]
+    hosts: usize,
+    /// Containers on each host.
+    #[arg(long, default_value_t = 100)]
+    containers: usize,
+    /// Seconds over which hosts come up after the power is back.
+    #[arg(long, default_value_t = 30)]
+    spread: u64,
+    /// Where the table goes.
+    #[arg(long)]
+    csv: Option<std::path::PathBuf>,
+    /// Where the picture goes.
+    #[arg(long)]
+    svg: Option<std::path::PathBuf>,
+}
+
 /// How a planted bug was found.
 #[derive(Debug, Serialize)]
 struct Found {
@@ -160,4 +180,29 @@ pub(crate) fn replay(args: &ReplayArgs) -> ExitCode {
     );
     tell_broken(&report);
     ExitCode::from(u8::from(!report.violations.is_empty()))
+}
+
+pub(crate) fn scale(args: &ScaleArgs) -> anyhow::Result<ExitCode> {
+    let size = sim::Size {
+        hosts: args.hosts,
+        containers: args.containers,
+        boot_spread_ms: args.spread.saturating_mul(1000),
+    };
+    let report = sim::run_scale(size, 1);
+    if let Some(path) = &args.csv {
+        std::fs::write(path, sim::csv(&report))?;
+    }
+    if let Some(path) = &args.svg {
+        std::fs::write(path, sim::svg(&report))?;
+    }
+    let mut brief = report.clone();
+    for phase in &mut brief.phases {
+        phase.seconds.clear();
+    }
+    println!("{}", serde_json::to_string_pretty(&brief)?);
+    let all = report
+        .phases
+        .iter()
+        .all(|phase| phase.served_after_ms.is_some());
+    Ok(ExitCode::from(u8::from(!all || report.duplicates > 0)))
 }

@@ -25,6 +25,8 @@ enum Proof {
     Model(ModelArgs),
     /// Run the real code of many hosts in a simulated world, one run a seed.
     Sim(commands::SimArgs),
+    /// Simulate many hosts at once: a power cut, and half of the hosts dying.
+    Scale(commands::ScaleArgs),
     /// Tell one run of the simulation in words.
     Replay(commands::ReplayArgs),
     /// Run hosts on real stores under faults, and check what they were told.
@@ -62,6 +64,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().proof {
         Proof::Model(args) => prove_model(&args),
         Proof::Sim(args) => commands::sim(&args),
+        Proof::Scale(args) => commands::scale(&args),
         Proof::Replay(args) => Ok(commands::replay(&args)),
         Proof::Histories(args) => histories_command::histories(&args),
         Proof::Host(args) => histories_command::host(args),

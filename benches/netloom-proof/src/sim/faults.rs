@@ -209,15 +209,27 @@ impl Sim {
     /// host that saw nothing of what is lost stays away until a witness spoke.
     async fn roll_back(&self, random: &mut Random, promised: bool) {
         let snapshot = self.ground.snapshot();
-        let records = self.host_records();
+        let before: Vec<u64> = self.hosts.iter().map(|host| host.starts()).collect();
+        self.hosts
+            .iter()
+            .for_each(|host| drop(host.link.take_seen()));
         sleep(random.millis(200, 8000)).await;
-        let now = self.host_records();
-        let mut blind = Vec::new();
-        for (host, (then, now)) in self.hosts.iter().zip(records.iter().zip(&now)) {
-            if promised && (then == now || now.is_none()) {
-                blind.push(host);
-            }
+        // A witness was told of changes of its own that are lost, more than one of them, because
+        // one may have been told to a caller that was gone, and remembers.
+        let is_witness = |(host, before): (&Arc<Host>, &u64)| {
+            host.starts() == *before && host.gate().is_some() && host.link.take_seen() > 1
+        };
+        let witnesses: Vec<bool> = self.hosts.iter().zip(&before).map(is_witness).collect();
+        let lost = witnesses.contains(&true);
+        if promised && !lost {
+            // Nobody could speak first.
+            return;
         }
+        let blind = self.hosts.iter().zip(&witnesses);
+        let blind: Vec<_> = blind
+            .filter(|(_, witness)| promised && !**witness)
+            .map(|(host, _)| host)
+            .collect();
         self.world.fault(
             "rollback",
             None,
@@ -226,7 +238,6 @@ impl Sim {
         blind.iter().for_each(|host| host.link.set_blind(true));
         let identity = random.chance(300).then_some("simulated-2");
         let epoch = self.ground.peek("epoch");
-        let lost = records != now;
         self.ground.restore(&snapshot, identity);
         *self.lost_epoch() = lost.then(|| epoch.unwrap_or_default());
         // All of those that know may be down: nobody else comes in before one of them is back.
@@ -236,11 +247,6 @@ impl Sim {
             sleep(Duration::from_millis(100)).await;
         }
         blind.iter().for_each(|host| host.link.set_blind(false));
-    }
-
-    fn host_records(&self) -> Vec<Option<Vec<u8>>> {
-        let record = |host: &Arc<Host>| self.ground.peek(&format!("hosts/{}", host.id));
-        self.hosts.iter().map(record).collect()
     }
 
     /// The store is emptied, and a person begins it anew from a host that knows the others.

@@ -304,7 +304,10 @@ impl Sim {
                 return;
             };
             let views = ipam.addresses(pool.subnet).await.unwrap_or_default();
-            for view in views.iter().filter(|view| view.kind == AddressKind::Reserved) {
+            for view in views
+                .iter()
+                .filter(|view| view.kind == AddressKind::Reserved)
+            {
                 self.unreserve(host, view.ip).await;
             }
         }

@@ -37,6 +37,7 @@ pub(crate) struct Host {
 struct State {
     random: Random,
     boot: u64,
+    starts: u64,
     process: Option<Process>,
     /// A person said that this machine is gone.
     destroyed: bool,
@@ -85,6 +86,7 @@ impl Host {
             state: Mutex::new(State {
                 random: parts.random,
                 boot: 1,
+                starts: 0,
                 process: None,
                 destroyed: false,
                 networks: BTreeMap::new(),
@@ -131,6 +133,7 @@ impl Host {
             if state.process.is_some() || state.destroyed {
                 return;
             }
+            state.starts += 1;
             let (gate, ipam) = (Arc::clone(&gate), None);
             state.process = Some(Process { gate, ipam });
         }
@@ -168,6 +171,10 @@ impl Host {
 
     fn boot(&self) -> u64 {
         self.state().boot
+    }
+
+    pub(crate) fn starts(&self) -> u64 {
+        self.state().starts
     }
 
     /// Ends the process at once; the kernel still has what it wrote.

@@ -8,6 +8,7 @@ use netloom_core::store::{
     CommitError, Committed, Key, Operation, Store, StoreError, StoreIdentity, Transaction, Version,
     Versioned, Watch,
 };
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -64,6 +65,8 @@ struct State {
     blind: bool,
     random: Random,
     unknown: u64,
+    /// Versions of the host's own record that it was told, since it was asked.
+    seen: BTreeSet<u64>,
 }
 
 /// What becomes of a message.
@@ -88,6 +91,7 @@ impl Link {
             blind: false,
             random,
             unknown: 0,
+            seen: BTreeSet::new(),
         };
         Self(Arc::new(Inner {
             host,
@@ -126,6 +130,20 @@ impl Link {
 
     pub(crate) fn set_blind(&self, blind: bool) {
         self.state().blind = blind;
+    }
+
+    /// How many versions of its own record the host was told; begins to count anew.
+    pub(crate) fn take_seen(&self) -> usize {
+        std::mem::take(&mut self.state().seen).len()
+    }
+
+    fn note_seen(&self, key: &Key, version: &Version) {
+        let own = key.as_str().strip_prefix("hosts/h");
+        if own.and_then(|own| own.parse().ok()) == Some(self.0.host)
+            && let Ok(bytes) = version.as_bytes().try_into()
+        {
+            self.state().seen.insert(u64::from_le_bytes(bytes));
+        }
     }
 
     /// Commits whose outcome the host was not told.
@@ -289,6 +307,9 @@ impl Store for Link {
         let outcome = self.send(transaction).await;
         if let Err(CommitError::Unknown(_)) = &outcome {
             self.state().unknown += 1;
+        }
+        for (key, version) in outcome.iter().flat_map(|committed| &committed.versions) {
+            self.note_seen(key, version);
         }
         match (outcome, self.0.bug, lie) {
             (Err(CommitError::Unknown(_)), Some(Bug::UnknownAsRefusal), _) => {

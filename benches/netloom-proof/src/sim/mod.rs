@@ -22,14 +22,18 @@ mod link;
 mod many;
 mod ops;
 mod planted;
+mod plot;
 mod random;
 mod run;
+mod scale;
 mod trace;
 mod world;
 
 pub use many::{SimReport, hunt, run_many};
 pub use planted::Bug;
+pub use plot::{csv, svg};
 pub use run::Kind;
+pub use scale::{Phase, ScaleReport, Second, Size, run_scale};
 pub use world::{Promise, Violation};
 
 use serde::Serialize;

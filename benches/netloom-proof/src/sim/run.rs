@@ -301,4 +301,4 @@ fn force(ground: &Ground, key: &Key, record: &serde_json::Value) {
 }
 
 /// Calls of all callers together, at least.
-const OPERATIONS: u32 = 110;
+const OPERATIONS: u32 = 160;
