@@ -30,7 +30,7 @@ pub(crate) struct HistoriesArgs {
     #[arg(long, default_value_t = 4)]
     pools: u8,
     /// The length of the pools' prefixes, at least 20.
-    #[arg(long, default_value_t = 23)]
+    #[arg(long, default_value_t = 24)]
     prefix: u8,
     /// Decides faults and load.
     #[arg(long, default_value_t = 1)]

@@ -241,10 +241,14 @@ async fn pools(
             mac: None,
             name: None,
         };
-        while let Err(error) = ipam.request_address(gateway.clone()).await {
-            anyhow::ensure!(matches!(error, IpamError::Unavailable { .. }), error);
-            sleep(AGAIN).await;
-        }
+        let ip = loop {
+            match ipam.request_address(gateway.clone()).await {
+                Ok(gateway) => break gateway.ip(),
+                Err(IpamError::Unavailable { .. }) => sleep(AGAIN).await,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        diary.write(&Line::Gateway { pool, ip })?;
         pools.push(id);
     }
     Ok(pools)

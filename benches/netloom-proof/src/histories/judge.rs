@@ -16,7 +16,7 @@ use super::site::{Site, StoreChoice};
 use super::story::{Story, Tally};
 use super::trouble::Faults;
 use crate::duplicates::{self, DuplicateReport, Range, Sides, Use, Way};
-use crate::linear::{self, Call, LinearReport};
+use crate::linear::{self, Call, LinearReport, Outcome};
 
 /// What a run did and what was found.
 #[derive(Debug, Serialize)]
@@ -90,6 +90,7 @@ pub(super) fn judge(site: &mut Site, faults: Faults, seconds: f64) -> Result<His
     let mut history: Vec<Call> = Vec::new();
     let mut calls = Tally::default();
     let mut wrong = Vec::new();
+    let mut gateways: BTreeMap<usize, IpAddr> = BTreeMap::new();
     for host in 0..site.hosts.len() {
         let number = u32::try_from(host)?;
         let dir = site.host_dir(host);
@@ -97,6 +98,12 @@ pub(super) fn judge(site: &mut Site, faults: Faults, seconds: f64) -> Result<His
         calls = calls.and(story.tally);
         history.extend(story.calls);
         wrong.extend(story.wrong);
+        for (pool, ip) in story.gateways {
+            let known = *gateways.entry(pool).or_insert(ip);
+            if known != ip {
+                wrong.push(format!("gateway {ip} on host {host}, {known} elsewhere"));
+            }
+        }
         sides.held.extend(story.held.into_iter().map(|address| Use {
             address,
             host: name(number),
@@ -105,6 +112,9 @@ pub(super) fn judge(site: &mut Site, faults: Faults, seconds: f64) -> Result<His
         sides.journals.extend(ranges);
         sides.journalled.extend(used);
     }
+    // A gateway is refused to everybody, and is nobody's.
+    let is_gateway = |address: &IpAddr| gateways.values().any(|gateway| gateway == address);
+    history.retain(|call| call.outcome != Outcome::Refused || !is_gateway(&call.address));
     let hands_changed = read_store(site, &mut sides)?;
     let only_ours = |address: &IpAddr| {
         let mut pools = 0..usize::from(site.args.pools);

@@ -49,7 +49,7 @@ async fn call_for_ever(host: Arc<Host>, mut random: Random) -> anyhow::Result<()
         let held = host.held_of(pool);
         let goal = goal(&host, pool, all);
         let by_value = host.args.hosts > 1 && random.percent(BY_VALUE);
-        if held < goal && !(held > goal / 2 && random.percent(30)) {
+        if held < goal && !(held > goal / 2 && random.percent(20)) {
             let index = u128::from(random.between(2, size(all) - 1));
             let wanted = all.nth(index).filter(|_| by_value);
             match host.take(pool, wanted).await? {
@@ -120,7 +120,7 @@ async fn make_networks(host: Arc<Host>, caller: u8) -> anyhow::Result<()> {
 /// Of a hundred requests, those that name the address.
 const BY_VALUE: u64 = 25;
 /// How long a host may want most of a pool.
-const TURN_NS: u64 = 2_000_000_000;
+const TURN_NS: u64 = 4_000_000_000;
 const PAUSE: Duration = Duration::from_millis(20);
 const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Callers that make networks.

@@ -37,6 +37,8 @@ pub(super) enum Line {
     Life,
     /// The reference to a pool, by the pool's place.
     Pool { pool: usize, id: String },
+    /// A pool's gateway, as this host was told.
+    Gateway { pool: usize, ip: IpAddr },
     /// A take is asked for.
     Take {
         call: u64,
@@ -170,6 +172,8 @@ pub(super) struct Story {
     pub(super) held: BTreeSet<IpAddr>,
     /// References to pools, by place.
     pub(super) pools: BTreeMap<usize, String>,
+    /// Gateways, by the pool's place.
+    pub(super) gateways: BTreeMap<usize, IpAddr>,
     pub(super) tally: Tally,
     /// What must not be, in words.
     pub(super) wrong: Vec<String>,
@@ -229,6 +233,9 @@ impl Story {
             Line::Life => self.begin_life(),
             Line::Pool { pool, id } => {
                 self.pools.insert(*pool, id.clone());
+            }
+            Line::Gateway { pool, ip } => {
+                self.gateways.insert(*pool, *ip);
             }
             Line::Take { call, at, wanted } => {
                 self.next_call = self.next_call.max(call + 1);

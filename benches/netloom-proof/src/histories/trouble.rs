@@ -108,7 +108,9 @@ impl Trouble {
                 place += 1;
             }
         }
-        if self.lasting.len() < LASTING_MAX {
+        // A host alone is killed only; it shall come to something between its deaths.
+        let lively = site.servers.is_some() || self.random.percent(10);
+        if self.lasting.len() < LASTING_MAX && lively {
             self.begin(site)?;
         }
         Ok(())
