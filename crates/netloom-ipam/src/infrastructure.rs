@@ -67,7 +67,7 @@ impl AddressManager {
         let stored = self.registry.pool(pool).await?;
         let stored = stored.ok_or_else(|| unknown_reference(reference))?;
         // Whatever an unknown outcome left open before is settled from here.
-        self.book().follow(&stored)?;
+        self.follow(&stored).await?;
         let known = stored.references.get(&reference.nonce);
         let known = known.ok_or_else(|| unknown_reference(reference))?;
         if known.record.state == ReferenceState::Offered {

@@ -71,7 +71,7 @@ impl AddressManager {
             };
             let Some(known) = stored.references.get(&reference.nonce) else {
                 // Given back before; a memory that did not hear of it follows now.
-                return self.book().follow(&stored);
+                return self.follow(&stored).await;
             };
             let last = stored.references.len() == 1;
             let kept = |_: &_| gateway_held_by_others(&stored, reference.nonce);
@@ -152,12 +152,29 @@ impl AddressManager {
     pub(crate) async fn follow_store(&self, pool: PoolKey) -> Result<(), IpamError> {
         match self.registry.pool(pool).await? {
             Some(stored) => {
-                self.book().follow(&stored)?;
+                self.follow(&stored).await?;
                 // Before anybody hears of it: a store may lose it, and this host be restarted then.
                 self.mirror.keep_pool(&self.registry.keys, &stored).await
             }
             None => Ok(()),
         }
+    }
+
+    /// Brings the memory in line with what was read of a pool. That a reference of this host is gone
+    /// is believed only of a store that kept its past: else it is to be written again.
+    pub(crate) async fn follow(&self, stored: &StoredPool) -> Result<(), IpamError> {
+        if self.lacks_own(stored) {
+            self.member.confirm_past().await?;
+        }
+        self.book().follow(stored)
+    }
+
+    fn lacks_own(&self, stored: &StoredPool) -> bool {
+        let me = self.registry.host();
+        let book = self.book();
+        let known = book.pools.get(&stored.key);
+        let mut known = known.into_iter().flat_map(|live| &live.references);
+        known.any(|(nonce, record)| record.host == me && !stored.references.contains_key(nonce))
     }
 
     fn new_reference(&self, space: AddressSpace, subnet: Subnet) -> Reference {

@@ -93,6 +93,22 @@ impl Member {
         ))
     }
 
+    /// Whether the store, at a moment after whatever was read of it before, had all its past.
+    ///
+    /// # Errors
+    /// `Unavailable` when it had not, or does not tell.
+    pub(crate) async fn confirm_past(&self) -> Result<(), IpamError> {
+        let look = self.glance().await?;
+        if self.settle(look) == Verdict::Join {
+            return Ok(());
+        }
+        self.astray.notify_one();
+        Err(unavailable(
+            "the store lost its past, and this host has yet to write again what it knows; try again"
+                .to_owned(),
+        ))
+    }
+
     /// A look at the fences alone.
     pub(super) async fn glance(&self) -> Result<Look, IpamError> {
         self.look(Width::Fences, Instant::now() + READ_TIME).await

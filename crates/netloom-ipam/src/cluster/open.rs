@@ -110,10 +110,9 @@ impl AddressManager {
         let _one_at_a_time = self.changes.lock().await;
         let pools = all_pools(&self.registry, &*self.registry.store).await?;
         for stored in &pools {
-            let mut book = self.book();
-            let known = book.table.newest(stored.key);
+            let known = self.book().table.newest(stored.key);
             if known <= Some(stored.pool.record.generation) {
-                book.follow(stored)?;
+                self.follow(stored).await?;
             }
         }
         self.mirror.keep_pools(&self.registry.keys, &pools).await
