@@ -54,6 +54,7 @@ impl ProofStore {
 }
 
 #[derive(Debug, Clone, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "the flags of a command line")]
 #[command(after_help = "Examples:
   cargo xtask prove --quick                        all proofs in some minutes
   cargo xtask prove --only sim --seeds 1000000     a million worlds

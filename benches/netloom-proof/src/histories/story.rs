@@ -177,6 +177,8 @@ pub(super) struct Story {
     pub(super) tally: Tally,
     /// What must not be, in words.
     pub(super) wrong: Vec<String>,
+    /// When each address was handed out last.
+    taken_at: BTreeMap<IpAddr, u64>,
     open: BTreeMap<u64, Open>,
     wished: BTreeMap<u64, IpAddr>,
     /// Takes that the last death cut short and that were not found yet.
@@ -321,6 +323,12 @@ impl Story {
                     };
                     self.cut_takes += 1;
                 }
+                // Another caller here was given it since, so the release had happened.
+                Open::Release { at, ip } if self.held.contains(&ip) => {
+                    let until = self.taken_at.get(&ip).copied().unwrap_or(at);
+                    self.tally.gone += 1;
+                    self.call(ip, Action::Release, Outcome::Done, (at, until));
+                }
                 Open::Release { at, ip } => {
                     self.cut_releases.insert(ip, at);
                 }
@@ -339,6 +347,7 @@ impl Story {
             self.tally.taken += 1;
         }
         self.call(ip, Action::Take, Outcome::Done, (invoked, at));
+        self.taken_at.insert(ip, at);
         if !self.held.insert(ip) {
             let host = self.host;
             self.wrong

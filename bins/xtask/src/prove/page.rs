@@ -49,7 +49,7 @@ impl Page {
             walk_row(
                 text,
                 walk,
-                &of(walk.get("plan").unwrap_or(&Value::Null), "name"),
+                of(walk.get("plan").unwrap_or(&Value::Null), "name"),
                 &verdict,
             );
         }
