@@ -46,13 +46,19 @@ impl AddressManager {
         if matches!(need, Need::Exactly(_)) {
             return Ok(Fetched::Nothing);
         }
-        let listed = self.registry.chunks(pool, life.generation).await?;
-        let named = self.named_in(part, &listed);
-        let free = self.candidates(pool, part, &listed);
-        for number in named.into_iter().chain(free) {
-            if self.claim_in(gate, life, number, part).await? == Fetched::Some {
-                return Ok(Fetched::Some);
+        for _ in 0..CONFLICTS_MAX {
+            let listed = self.registry.chunks(pool, life.generation).await?;
+            let named = self.named_in(part, &listed);
+            let free = self.candidates(pool, part, &listed);
+            for number in named.into_iter().chain(free) {
+                if self.claim_in(gate, life, number, part).await? == Fetched::Some {
+                    return Ok(Fetched::Some);
+                }
             }
+            if all_made(part, &listed) {
+                break;
+            }
+            // Others were quicker; for what was never anybody's no holder can be asked.
         }
         Ok(Fetched::Nothing)
     }
@@ -314,7 +320,8 @@ impl AddressManager {
         let known: BTreeSet<u128> = listed.iter().map(|stored| stored.number).collect();
         let unknown = (start..=last)
             .chain(first..start)
-            .find(|number| !known.contains(number));
+            .filter(|number| !known.contains(number));
+        let unknown: Vec<u128> = unknown.take(CANDIDATES).collect();
         let mut known: Vec<(u64, u128)> = listed
             .iter()
             .filter_map(|stored| {
@@ -325,8 +332,16 @@ impl AddressManager {
             .collect();
         known.sort_unstable();
         let known = known.into_iter().map(|(_, number)| number);
-        unknown.into_iter().chain(known).take(CANDIDATES).collect()
+        unknown.into_iter().chain(known.take(CANDIDATES)).collect()
     }
+}
+
+/// Whether every chunk of a part has a record.
+fn all_made(part: Part, listed: &[StoredChunk]) -> bool {
+    let (first, last) = (chunk_of(part.first), chunk_of(part.last));
+    let numbers = listed.iter().map(|stored| stored.number);
+    let made = numbers.filter(|number| (first..=last).contains(number));
+    u128::try_from(made.count()).unwrap_or(u128::MAX) > last - first
 }
 
 /// The usable addresses of the chunk that an address lies in.
@@ -337,5 +352,5 @@ fn whole_chunk(pool: PoolKey, at: u128) -> Part {
 
 /// Chunks that are looked at one by one before all are listed.
 const PROBES: usize = 3;
-/// Chunks of a list that are tried: somebody else may be quicker at each.
+/// Chunks of a list that are tried, of each kind: somebody else may be quicker at each.
 const CANDIDATES: usize = 8;
