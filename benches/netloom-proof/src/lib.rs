@@ -1,6 +1,11 @@
 //! Proofs of the address protocol: a walk through all states of a small model, and what real
 //! histories are held against.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::fn_params_excessive_bools,
+    clippy::struct_excessive_bools,
+    reason = "the switches of a simulated world, and what was or was not seen of it, are many"
+)]
 
 pub mod duplicates;
 pub mod histories;
