@@ -64,6 +64,10 @@ impl Bitmap {
         None
     }
 
+    #[allow(
+        clippy::fn_params_excessive_bools,
+        reason = "a bit is what the old code takes"
+    )]
     /// Marks one: copies the list, splits a run in up to three and merges the whole list again, as
     /// the old code does.
     pub(super) fn set(&mut self, ordinal: u64, taken: bool) {

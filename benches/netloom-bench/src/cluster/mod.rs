@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         found.push(figure);
     }
-    Ok(conclude(args, &found)?)
+    conclude(args, &found)
 }
 
 fn conclude(args: &Args, found: &[Figure]) -> anyhow::Result<ExitCode> {

@@ -168,6 +168,10 @@ impl Sim {
         self.world.fault("machine lost", Some(place), "");
         host.destroy();
         self.world.facts().gone = Some(place);
+        self.world
+            .facts()
+            .gateways
+            .retain(|(_, at), _| *at != place);
         for ip in self.world.held_at(place, None) {
             self.world.gives(ip);
         }
@@ -210,9 +214,10 @@ impl Sim {
     async fn roll_back(&self, random: &mut Random, promised: bool) {
         let snapshot = self.ground.snapshot();
         let before: Vec<u64> = self.hosts.iter().map(|host| host.starts()).collect();
-        self.hosts
-            .iter()
-            .for_each(|host| drop(host.link.take_seen()));
+        for host in &self.hosts {
+            // Counted anew from here.
+            let _ = host.link.take_seen();
+        }
         sleep(random.millis(200, 8000)).await;
         // A witness was told of changes of its own that are lost, more than one of them, because
         // one may have been told to a caller that was gone, and remembers.
@@ -223,7 +228,7 @@ impl Sim {
         let lost = witnesses.contains(&true);
         if promised && !lost {
             // Nobody could speak first.
-            return;
+            return self.fault(random);
         }
         let blind = self.hosts.iter().zip(&witnesses);
         let blind: Vec<_> = blind

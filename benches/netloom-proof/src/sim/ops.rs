@@ -73,6 +73,7 @@ impl Sim {
             at.add_network(pool, id.clone());
             return Some(id);
         }
+        self.world.facts().gateways.remove(&(pool, host));
         self.release_pool(host, id).await;
         None
     }
@@ -99,11 +100,15 @@ impl Sim {
             return false;
         };
         let ip = got.ip();
-        // A pool that all gave up may begin its next life with another one.
-        let life = (pool, self.life(self.pool(pool).subnet).unwrap_or(0));
-        let known = *self.world.facts().gateways.entry(life).or_insert(ip);
-        if known != ip {
-            let what = format!("{ip} on h{host}, {known} elsewhere");
+        let other = {
+            let mut facts = self.world.facts();
+            facts.gateways.insert((pool, host), ip);
+            let all = facts.gateways.iter();
+            let mut others = all.filter(|((of, _), other)| *of == pool && **other != ip);
+            others.next().map(|((_, at), other)| (*at, *other))
+        };
+        if let Some((at, other)) = other {
+            let what = format!("{ip} on h{host}, {other} on h{at}");
             self.world.broken(Promise::OneGateway, what);
         }
         let holder = self.world.facts().held.get(&ip).cloned();
@@ -226,6 +231,7 @@ impl Sim {
             return;
         }
         if let Some(id) = at.take_network(pool) {
+            self.world.facts().gateways.remove(&(pool, host));
             self.release_pool(host, id).await;
         }
     }

@@ -77,7 +77,8 @@ pub(crate) struct World {
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) held: BTreeMap<IpAddr, Hold>,
-    pub(crate) gateways: BTreeMap<(usize, u64), IpAddr>,
+    /// By pool and host.
+    pub(crate) gateways: BTreeMap<(usize, usize), IpAddr>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) operations: u64,
     pub(crate) refused: u64,
@@ -134,9 +135,10 @@ impl World {
 
     /// An address was answered to a caller.
     pub(crate) fn took(&self, ip: IpAddr, hold: Hold) {
-        let before = self.facts().held.insert(ip, hold.clone());
+        let host = hold.host;
+        let before = self.facts().held.insert(ip, hold);
         if let Some(before) = before {
-            let what = format!("{ip} went to h{} while h{} had it", hold.host, before.host);
+            let what = format!("{ip} went to h{host} while h{} had it", before.host);
             self.broken(Promise::NoDuplicate, what);
         }
     }
