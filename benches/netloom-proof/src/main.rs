@@ -1,5 +1,9 @@
 //! Proves the address protocol, one kind of proof a subcommand; `cargo xtask prove` calls them all.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are what they are"
+)]
 #![allow(clippy::print_stdout, reason = "a program that talks to a terminal")]
 
 mod commands;

@@ -399,3 +399,81 @@ impl Story {
         self.held.insert(ip);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linear;
+
+    fn ip() -> IpAddr {
+        [10, 77, 0, 9].into()
+    }
+
+    fn story(lines: &[Line]) -> Story {
+        let mut story = Story::default();
+        story.add(&Line::Life);
+        lines.iter().for_each(|line| story.add(line));
+        story
+    }
+
+    fn take(call: u64, at: u64) -> Line {
+        let wanted = None;
+        Line::Take { call, at, wanted }
+    }
+
+    fn took(call: u64, at: u64) -> Line {
+        Line::Took { call, at, ip: ip() }
+    }
+
+    fn release(call: u64, at: u64) -> Line {
+        Line::Release { call, at, ip: ip() }
+    }
+
+    #[test]
+    fn a_take_that_was_cut_short_is_found_once() {
+        let found = Line::Found { at: 9, ip: ip() };
+        let mut story = story(&[take(0, 1), Line::Life, found.clone()]);
+        assert_eq!((story.tally.cut_short, story.tally.found), (1, 1));
+        assert!(story.held.contains(&ip()) && story.wrong.is_empty());
+        story.add(&found);
+        assert_eq!(story.wrong.len(), 1, "nobody asked for a second one");
+    }
+
+    #[test]
+    fn a_release_that_was_cut_short_has_happened_or_not() {
+        let before = [take(0, 1), took(0, 2), release(1, 3), Line::Life];
+        let mut gone = story(&before);
+        gone.add(&Line::Gone { at: 9, ip: ip() });
+        assert!(gone.held.is_empty());
+        assert_eq!(gone.calls.len(), 2);
+        let mut kept = story(&before);
+        kept.add(&Line::Found { at: 9, ip: ip() });
+        assert!(kept.held.contains(&ip()) && kept.wrong.is_empty());
+        assert_eq!(kept.calls.len(), 1);
+    }
+
+    #[test]
+    fn a_take_shows_that_the_release_before_it_had_happened() {
+        let lines = [
+            take(0, 1),
+            took(0, 2),
+            release(1, 3),
+            take(2, 4),
+            took(2, 5),
+        ];
+        let mut story = story(&lines);
+        story.add(&Line::Life);
+        assert_eq!(story.tally.gone, 1);
+        assert!(linear::check(story.calls, 100).holds());
+    }
+
+    #[test]
+    fn one_address_given_twice_and_one_that_is_lost_are_wrong() {
+        let twice = story(&[take(0, 1), took(0, 2), take(1, 3), took(1, 4)]);
+        assert_eq!(twice.wrong.len(), 1);
+        assert!(!linear::check(twice.calls, 100).holds());
+        let lost = Line::Lost { at: 9, ip: ip() };
+        let lost = story(&[take(0, 1), took(0, 2), Line::Life, lost]);
+        assert_eq!(lost.wrong.len(), 1);
+    }
+}

@@ -31,8 +31,11 @@ impl ClusterAdmin for AddressManager {
         }
         let memory = self.member.memory();
         let mut waiting: Vec<HostId> = Vec::new();
-        if !memory.is_blank() {
-            let known = self.remembered().await?.into_iter();
+        let known = self.remembered().await?;
+        // A power cut may take what the journal knew of the store; other hosts in the mirror show
+        // that there was one.
+        if !memory.is_blank() || known.len() > 1 {
+            let known = known.into_iter();
             waiting.extend(known.filter_map(|host| HostId::new(host).ok()));
             waiting.push(self.member.host().clone());
         }
