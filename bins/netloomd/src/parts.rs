@@ -87,21 +87,7 @@ pub(crate) async fn assemble(
     config: Config,
     mut ground: Ground,
 ) -> anyhow::Result<(Arc<Daemon>, PluginState)> {
-    // What is counted is the store that pools lie in: with others, the one that is shared.
-    let pools = ground.shared.as_mut().unwrap_or(&mut ground.store);
-    let counts = Arc::new(CountingStore::new(Arc::clone(pools)));
-    *pools = Arc::clone(&counts) as _;
-    let told_as = match &ground.shared {
-        None => {
-            ground
-                .store
-                .identity()
-                .await
-                .context("reading the store")?
-                .0
-        }
-        Some(_) => config.store.url(),
-    };
+    let (counts, told_as) = count_store(&config, &mut ground).await?;
     let manager = addresses(&config, &ground).await?;
     let ipam: Arc<dyn IpamAdmin> = Arc::clone(&manager) as _;
     let interface_numbers = FirstInterfaceNumber::new(
@@ -165,6 +151,29 @@ pub(crate) async fn assemble(
         inside,
     };
     Ok((Arc::new(daemon), plugin))
+}
+
+/// Puts a counter before the store that pools lie in (with others, the one that is shared), and says
+/// what people are told of it.
+async fn count_store(
+    config: &Config,
+    ground: &mut Ground,
+) -> anyhow::Result<(Arc<CountingStore>, String)> {
+    let pools = ground.shared.as_mut().unwrap_or(&mut ground.store);
+    let counts = Arc::new(CountingStore::new(Arc::clone(pools)));
+    *pools = Arc::clone(&counts) as _;
+    let told_as = match &ground.shared {
+        None => {
+            ground
+                .store
+                .identity()
+                .await
+                .context("reading the store")?
+                .0
+        }
+        Some(_) => config.store.url(),
+    };
+    Ok((counts, told_as))
 }
 
 async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<AddressManager>> {
