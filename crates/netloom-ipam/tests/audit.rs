@@ -1,6 +1,7 @@
 //! Journal, runtime, engine and kernel compared: what is found, what is settled, what is mended,
 //! and what is left alone.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

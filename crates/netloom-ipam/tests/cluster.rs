@@ -1,5 +1,7 @@
 //! Several hosts share one pool through one store.
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"

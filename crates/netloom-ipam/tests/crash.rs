@@ -2,6 +2,7 @@
 //! there afterwards, and nothing else but what was in doubt.
 #![cfg(feature = "crash-points")]
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -1,5 +1,7 @@
 //! Changes of hands when the store is silent, the process dies, or a host is slow.
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"

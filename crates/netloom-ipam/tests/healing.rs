@@ -1,5 +1,6 @@
 //! Stores that lose their past, and hosts that say again what they own.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -1,6 +1,7 @@
 //! The journal alone: what was acknowledged comes back, what was torn is cut, what is damaged is
 //! refused.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

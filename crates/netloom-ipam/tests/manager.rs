@@ -1,5 +1,6 @@
 //! Pools and addresses as callers see them.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -1,5 +1,6 @@
 //! Hosts that come, go, are copied and forgotten, and stores that are away or left for others.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -1,5 +1,6 @@
 //! Random operations, power cuts and kills against a naive model.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

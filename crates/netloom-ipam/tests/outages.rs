@@ -1,5 +1,6 @@
 //! What goes on by itself after a store was away in the middle, or a holder for good.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
