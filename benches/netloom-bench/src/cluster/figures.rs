@@ -80,7 +80,6 @@ impl Figure {
         }
     }
 
-    /// Whether it was work that asks the store.
     fn metrics(&self) -> [(&'static str, f64); 6] {
         [
             ("ops_per_s", self.ops_per_s),
