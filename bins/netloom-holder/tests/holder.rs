@@ -199,7 +199,10 @@ fn is_running(id: u32) -> bool {
         .rsplit(") ")
         .next()
         .and_then(|rest| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    // The first thread may be gone while another is still in `accept`, and takes a call into the
+    // grave: only when none is left do the sockets belong to the next instance alone.
+    let others = std::fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count) > 1;
+    others || !matches!(state, None | Some('Z' | 'X'))
 }
 
 fn kill_hard(id: u32) {
