@@ -37,6 +37,8 @@ pub(crate) struct Ground {
     /// The one that hosts share.
     pub(crate) shared: Option<Arc<dyn Store>>,
     pub(crate) disk: Arc<dyn Disk>,
+    /// Who holds published ports on this host.
+    pub(crate) keeper: Arc<dyn PortKeeper>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
@@ -73,6 +75,7 @@ pub(crate) async fn build(
         disk: Arc::new(
             DirDisk::open(&state.join("journal")).context("opening the address journal")?,
         ),
+        keeper: keeper(&config),
         runtime: docker_client(&config)?,
         host: state.host_id(&*ids)?,
         boot: boot_id()?,
@@ -99,13 +102,14 @@ pub(crate) async fn assemble(
     let bridge = BridgeConfig::default()
         .with_first_interface_number(interface_numbers)
         .with_inside(inside.clone());
-    let drivers = drivers(&config, &ground.kernel, bridge);
+    let drivers = drivers(&ground, bridge);
     let Ground {
         kernel,
         monitor,
         store,
         shared: _,
         disk: _,
+        keeper: _,
         runtime,
         clock,
         ids,
@@ -205,20 +209,19 @@ async fn addresses(config: &Config, ground: &Ground) -> anyhow::Result<Arc<Addre
     Ok(Arc::new(manager))
 }
 
-fn drivers(
-    config: &Config,
-    kernel: &Arc<dyn Kernel>,
-    bridge: BridgeConfig,
-) -> Vec<Arc<dyn Driver>> {
-    let keeper: Arc<dyn PortKeeper> = match config.relay {
-        Toggle::On => Arc::new(RelayClient::new(&config.relay_socket)),
-        Toggle::Off => Arc::new(NoRelay),
-    };
+fn drivers(ground: &Ground, bridge: BridgeConfig) -> Vec<Arc<dyn Driver>> {
     vec![Arc::new(BridgeDriver::new(
-        Arc::clone(kernel),
-        keeper,
+        Arc::clone(&ground.kernel),
+        Arc::clone(&ground.keeper),
         bridge,
     ))]
+}
+
+fn keeper(config: &Config) -> Arc<dyn PortKeeper> {
+    match config.relay {
+        Toggle::On => Arc::new(RelayClient::new(&config.relay_socket)),
+        Toggle::Off => Arc::new(NoRelay),
+    }
 }
 
 fn docker_client(config: &Config) -> anyhow::Result<Arc<dyn Runtime>> {

@@ -8,6 +8,7 @@ use netloom_core::{
     Addresses, Clock, Ids, Provider, Runtime, RuntimeEndpoint, RuntimeError, RuntimeNetwork,
     SystemClock, Timestamp,
 };
+use netloom_drivers::FakeKeeper;
 use netloom_ipam::journal::DirDisk;
 use netloom_linux::{Kernel, RecordingKernel};
 use netloom_store::MemoryStore;
@@ -131,6 +132,8 @@ impl Machine {
             store: Arc::clone(&self.store),
             shared: None,
             disk: Arc::new(DirDisk::open(&self.dir.path().join("journal")).unwrap()),
+            // Never the real ports: those are one set for all tests, and the machine's own.
+            keeper: Arc::new(FakeKeeper::new()),
             runtime: Arc::clone(&self.docker) as _,
             clock: Arc::clone(&self.clock) as _,
             ids: Arc::clone(&self.clock) as _,
