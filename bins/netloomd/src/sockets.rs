@@ -1,10 +1,13 @@
 //! The listening sockets: handed over by systemd or netloom-holder, or bound here.
 
 use anyhow::{Context, bail};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Group};
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -102,11 +105,7 @@ fn bind(path: &Path, group: Option<Gid>) -> anyhow::Result<Listening> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
     remove_stale(path)?;
-    // The mask, not a later chmod: between bind and chmod anybody could connect.
-    let before = umask(Mode::from_bits_truncate(0o117));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound.with_context(|| format!("listening at {}", path.display()))?;
+    let listener = listen(path).with_context(|| format!("listening at {}", path.display()))?;
     let file = OwnFile {
         path: path.to_owned(),
         inode: inode(path).with_context(|| format!("looking at {}", path.display()))?,
@@ -119,6 +118,24 @@ fn bind(path: &Path, group: Option<Gid>) -> anyhow::Result<Listening> {
         listener,
         file: Some(file),
     })
+}
+
+/// Listens at `path`, which is never open to more than its owner and group: a socket's file gets
+/// the socket's own mode at bind (unix(7)), and the process-wide mask is left to other threads.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mode = Mode::from_bits_truncate(0o660);
+    fchmod(&socket, mode)?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // The mask may have taken something away.
+    std::fs::set_permissions(path, Permissions::from_mode(mode.bits()))?;
+    socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
@@ -160,7 +177,6 @@ impl Listening {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
