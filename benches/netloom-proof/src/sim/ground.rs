@@ -112,8 +112,9 @@ impl Ground {
             let count = u64::try_from(count).unwrap_or(u64::MAX);
             trace.note(word, &[host, count, inner.mark], || match &outcome {
                 Ok(committed) => {
-                    let keys = committed.versions.iter().map(|(key, _)| key.as_str());
-                    format!("h{host} {}", keys.collect::<Vec<_>>().join(" "))
+                    let keys = committed.versions.iter().map(|(key, _)| key);
+                    let told = keys.map(|key| inner.told(key)).collect::<Vec<_>>();
+                    format!("h{host} {}", told.join(" "))
                 }
                 Err(error) => format!("h{host} {error}"),
             });
@@ -210,6 +211,16 @@ impl Row {
 }
 
 impl Inner {
+    /// A key for the story, and, of what hosts quarrel about, what stands there.
+    fn told(&self, key: &Key) -> String {
+        let name = key.as_str();
+        let value = self.rows.get(key).map(|row| &row.value);
+        match value.filter(|_| !name.starts_with("hosts/") && !name.starts_with("status/")) {
+            Some(value) => format!("{name} = {}", String::from_utf8_lossy(value)),
+            None => name.to_owned(),
+        }
+    }
+
     fn apply(
         &mut self,
         mut transaction: Transaction,

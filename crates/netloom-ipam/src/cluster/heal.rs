@@ -293,8 +293,17 @@ impl AddressManager {
                 .iter()
                 .map(|range| chunk_of(range.part.first))
                 .collect();
+            let mut read = Vec::new();
             for number in chunks {
-                let stored = self.registry.chunk(pool, known.generation, number).await?;
+                read.push(self.registry.chunk(pool, known.generation, number).await?);
+            }
+            // A store that lost its past just now holds nothing of anybody, and that is no word of
+            // another host's.
+            self.member.confirm_past().await?;
+            if !self.member.healed() {
+                return Err(contended());
+            }
+            for stored in read {
                 self.check_chunk(pool, &known, &stored)?;
             }
         }
