@@ -36,7 +36,10 @@ impl AddressManager {
         let registry = Registry::new(Arc::clone(&member), store)?;
         let mirror = Mirror::new(seams.mirror.clone());
         let met = member.meet(past, &mirror.members().await?).await;
-        let pools = first_pools(&registry, &mirror, &table, &met).await?;
+        let pools = match &met {
+            Ok(_) => pools_anew(&registry, &mirror, &table, &member).await?,
+            Err(_) => kept(&registry, &mirror, &table).await?,
+        };
         let met = match met {
             Ok(meeting) => Some(meeting),
             Err(error) if member.is_alone() => return Err(error),
@@ -139,12 +142,7 @@ impl AddressManager {
             );
             let (journal, table) = opened.map_err(unopened)?;
             let (config, clock) = (&self.config, &self.clock);
-            let stored = all_pools(&self.registry, &*self.registry.store).await;
-            let pools = match stored {
-                Ok(stored) => newer(stored, kept(&self.registry, &self.mirror, &table).await?),
-                Err(error) if self.member.is_alone() => return Err(error),
-                Err(_) => kept(&self.registry, &self.mirror, &table).await?,
-            };
+            let pools = pools_anew(&self.registry, &self.mirror, &table, &self.member).await?;
             let book = make_book(journal, table, &pools, config, clock)?;
             *self.book() = book;
         }
@@ -188,27 +186,25 @@ fn past_of(table: &Table) -> Past {
     }
 }
 
-/// The pools to begin with: the store's, and, where that is not to be had or behind, what this
+/// The pools for a new book: the store's, and, where that is not to be had or behind, what this
 /// host kept of it.
-async fn first_pools(
+async fn pools_anew(
     registry: &Registry,
     mirror: &Mirror,
     table: &Table,
-    met: &Result<Meeting, IpamError>,
+    member: &Member,
 ) -> Result<Vec<StoredPool>, IpamError> {
     let kept = kept(registry, mirror, table).await?;
-    if met.is_err() {
-        return Ok(kept);
-    }
-    match all_pools(registry, &*registry.store).await {
-        Ok(stored) if matches!(met, Ok(Meeting::Assert)) => Ok(with_own(
-            newer(stored, kept.clone()),
-            &kept,
-            registry.host(),
-        )),
-        Ok(stored) => Ok(newer(stored, kept)),
-        Err(error) if mirror.store().is_none() => Err(error),
-        Err(_) => Ok(kept),
+    let stored = match all_pools(registry, &*registry.store).await {
+        Ok(stored) => stored,
+        Err(error) if member.is_alone() => return Err(error),
+        Err(_) => return Ok(kept),
+    };
+    let pools = newer(stored, kept.clone());
+    // Asked last: a store that is emptied while it is read has lost what it shows no more.
+    match member.confirm_past().await {
+        Ok(()) => Ok(pools),
+        Err(_) => Ok(with_own(pools, &kept, registry.host())),
     }
 }
 
