@@ -81,11 +81,6 @@ impl AddressManager {
         Instant::now() + time
     }
 
-    /// When other hosts are waited for no longer, and when the call ends.
-    fn times(&self) -> (Instant, Instant) {
-        (self.deadline(), Instant::now() + CALL_TIME)
-    }
-
     /// Gives up on a store that is shared before the caller does. What was under way is settled
     /// later, as when the caller goes away.
     async fn in_time<T>(
@@ -116,6 +111,7 @@ impl AddressManager {
         &self,
         reference: Reference,
         request: AddressRequest,
+        end: Instant,
     ) -> Result<IpAddr, IpamError> {
         self.member.may_hand_out()?;
         if !self.member.is_alone() && reference.pool.space == AddressSpace::Local {
@@ -133,7 +129,7 @@ impl AddressManager {
             name: request.name,
             now: self.clock.now(),
         };
-        let mut times = None;
+        let mut deadline = None;
         for _ in 0..STEPS_MAX {
             let taken = self.book().take(reference, &wish);
             match taken {
@@ -142,11 +138,10 @@ impl AddressManager {
                     return Ok(ip);
                 }
                 Err(Refusal::Unused) => {
-                    let (_, end) = *times.get_or_insert_with(|| self.times());
                     self.until(end, self.want(reference, Want::Use)).await?;
                 }
                 Err(Refusal::Absent(need)) => {
-                    let (deadline, end) = *times.get_or_insert_with(|| self.times());
+                    let deadline = *deadline.get_or_insert_with(|| self.deadline());
                     let fetch = self.fetch(reference.pool, need, deadline);
                     self.until(end, fetch).await?;
                 }
@@ -163,23 +158,57 @@ impl AddressManager {
 #[async_trait]
 impl Ipam for AddressManager {
     async fn request_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
-        self.ready().await?;
-        let grant = self.in_time(self.grant_pool(request)).await?;
+        let granted = async {
+            self.ready().await?;
+            self.grant_pool(request).await
+        };
+        let grant = self.in_time(granted).await?;
         crash_point!("ipam.reply.request_pool");
         Ok(grant)
     }
 
     async fn release_pool(&self, pool: &PoolId) -> Result<(), IpamError> {
-        self.ready().await?;
-        if let Some(reference) = self.reference(pool) {
-            self.in_time(self.drop_reference(reference)).await?;
-        }
+        let released = async {
+            self.ready().await?;
+            match self.reference(pool) {
+                Some(reference) => self.drop_reference(reference).await,
+                None => Ok(()),
+            }
+        };
+        self.in_time(released).await?;
         crash_point!("ipam.reply.release_pool");
         Ok(())
     }
 
     async fn request_address(&self, request: AddressRequest) -> Result<InterfaceAddr, IpamError> {
-        self.ready().await?;
+        let end = Instant::now() + CALL_TIME;
+        self.until(end, self.ready()).await?;
+        let address = self.address_for(request, end).await?;
+        crash_point!("ipam.reply.request_address");
+        Ok(address)
+    }
+
+    async fn release_address(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
+        self.in_time(self.take_back(pool, ip)).await?;
+        crash_point!("ipam.reply.release_address");
+        Ok(())
+    }
+
+    async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
+        self.in_time(self.ready()).await?;
+        let ticket = self.book().confirm(ip, mac)?;
+        settle(ticket).await?;
+        crash_point!("ipam.reply.confirm");
+        Ok(())
+    }
+}
+
+impl AddressManager {
+    async fn address_for(
+        &self,
+        request: AddressRequest,
+        end: Instant,
+    ) -> Result<InterfaceAddr, IpamError> {
         let reference = self.reference(&request.pool).ok_or_else(|| {
             IpamError::NotFound(format!(
                 "{} is not a pool reference of netloom; remove the network and make it again",
@@ -189,22 +218,22 @@ impl Ipam for AddressManager {
         let ip = match (request.purpose, request.wanted) {
             (Purpose::Gateway, wanted) => {
                 let want = self.want(reference, Want::Gateway(wanted));
-                self.in_time(want).await?
+                self.until(end, want).await?
             }
             // Docker tells a link address, and since 29 a name, with every container.
             (Purpose::Endpoint, Some(ip)) if request.mac.is_none() && request.name.is_none() => {
                 let want = self.want(reference, Want::Auxiliary(ip));
-                self.in_time(want).await?
+                self.until(end, want).await?
             }
-            (Purpose::Endpoint, _) => Some(self.endpoint_address(reference, request).await?),
+            // Most need no store, and no time is looked after for those.
+            (Purpose::Endpoint, _) => Some(self.endpoint_address(reference, request, end).await?),
         };
         let ip = ip.ok_or_else(|| unknown_reference(reference))?;
-        crash_point!("ipam.reply.request_address");
         InterfaceAddr::in_subnet(ip, reference.pool.subnet)
             .map_err(|e| IpamError::Invalid(e.to_string()))
     }
 
-    async fn release_address(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
+    async fn take_back(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
         self.ready().await?;
         let Some(reference) = self.reference(pool) else {
             return Ok(());
@@ -214,22 +243,10 @@ impl Ipam for AddressManager {
             .live(reference)
             .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
         if held {
-            let dropped = self.drop_infrastructure(reference, ip);
-            self.in_time(dropped).await?;
-        } else {
-            let ticket = self.book().release(reference, ip)?;
-            settle(ticket).await?;
+            return self.drop_infrastructure(reference, ip).await;
         }
-        crash_point!("ipam.reply.release_address");
-        Ok(())
-    }
-
-    async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
-        self.ready().await?;
-        let ticket = self.book().confirm(ip, mac)?;
-        settle(ticket).await?;
-        crash_point!("ipam.reply.confirm");
-        Ok(())
+        let ticket = self.book().release(reference, ip)?;
+        settle(ticket).await
     }
 }
 

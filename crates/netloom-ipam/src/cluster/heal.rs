@@ -19,6 +19,8 @@ use netloom_core::store::Operation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What this host knows of one pool.
 #[derive(Debug, Clone)]
@@ -43,6 +45,7 @@ impl AddressManager {
                 self.bury(&host).await?;
             }
         }
+        self.wait_for_unnamed().await?;
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
         for pool in pools {
             let Some(known) = self.known(pool) else {
@@ -364,6 +367,41 @@ impl AddressManager {
         Err(contended())
     }
 
+    /// Whoever began the epoch may not have known all hosts: those that this one remembers, and
+    /// that the store does not know any more, are waited for too.
+    async fn wait_for_unnamed(&self) -> Result<(), IpamError> {
+        let remembered = self.remembered().await?;
+        for _ in 0..CONFLICTS_MAX {
+            let Some(heal) = self.registry.read::<HealRecord>(&Keys::heal()).await? else {
+                return Ok(());
+            };
+            let listed = self.member.list_hosts(Instant::now() + LIST_TIME).await?;
+            let operation = self.member.operation();
+            let mut record = HealRecord {
+                operation: operation.clone(),
+                ..heal.record
+            };
+            let unnamed: Vec<_> = remembered
+                .iter()
+                .filter(|host| !listed.contains_key(*host) && !record.waiting.contains(host))
+                .cloned()
+                .collect();
+            if unnamed.is_empty() {
+                return Ok(());
+            }
+            tracing::warn!(hosts = ?unnamed, "the store does not know these hosts any more");
+            record.waiting.extend(unnamed);
+            record.waiting.sort_unstable();
+            let write = Operation::Update(Keys::heal(), record.encode(), heal.version);
+            match self.heal_commit(&operation, vec![write]).await {
+                Ok(()) => return Ok(()),
+                Err(RangeError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(contended())
+    }
+
     /// A host is not waited for any more.
     pub(super) async fn leave_heal(&self, host: &str) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
@@ -458,5 +496,7 @@ pub(super) fn unknown_host(host: &str) -> HostRecord {
     }
 }
 
+/// One reading of all hosts.
+const LIST_TIME: Duration = Duration::from_secs(3);
 /// Of one commit, beside its fences.
 const OPERATIONS_MAX: usize = 11;

@@ -10,7 +10,7 @@ use crate::journal::{Journal, JournalError};
 use crate::manager::AddressManager;
 use crate::ranges::Gates;
 use crate::records::{
-    GatewayHold, PoolRecord, PoolState, ReferenceRecord, ReferenceState, VERSION,
+    GatewayHold, HostState, PoolRecord, PoolState, ReferenceRecord, ReferenceState, VERSION,
 };
 use crate::registry::{Registry, Stored, StoredPool};
 use crate::space::PoolKey;
@@ -100,10 +100,21 @@ impl AddressManager {
         past_of(&self.book().table)
     }
 
-    /// Hosts that are to be waited for if the store lost its past.
+    /// Hosts that are to be waited for if the store lost its past: those that were listed, and
+    /// those whose use of a pool was seen.
     pub(crate) async fn remembered(&self) -> Result<BTreeSet<String>, IpamError> {
-        let mut members = self.mirror.members().await?;
-        members.extend(self.member.hosts().iter().map(|h| h.as_str().to_owned()));
+        let mirrored = self.mirror.hosts().await?;
+        let listed = self.member.hosts();
+        let mut members: BTreeSet<String> = listed.iter().map(|h| h.as_str().to_owned()).collect();
+        for live in self.book().pools.values() {
+            members.extend(live.references.values().map(|r| r.host.clone()));
+        }
+        for (host, state) in mirrored {
+            match state {
+                HostState::Member => drop(members.insert(host)),
+                HostState::Forgotten => drop(members.remove(&host)),
+            }
+        }
         Ok(members)
     }
 

@@ -39,7 +39,8 @@ impl AddressManager {
             };
             let in_order = self.beat(width).await;
             let pause = self.member.status_pause(shortest);
-            if width == Width::All {
+            // Who is there must be known for the day on which the store forgets it.
+            if width == Width::All && in_order.is_ok() {
                 wide_at = Instant::now() + pause * WIDE_EVERY;
             }
             let pause = match in_order {
