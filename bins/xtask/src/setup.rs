@@ -22,6 +22,7 @@ const PACKAGES: [(&str, &str, &str); 8] = [
         "checks the signatures of those packages",
     ),
     ("iproute2", "ip", "lays wires between test hosts"),
+    ("iputils-ping", "ping", "sends pings between test hosts"),
     ("util-linux", "nsenter", "makes and enters namespaces"),
     ("procps", "sysctl", "reads kernel settings in tests"),
     ("nftables", "nft", "shows the firewall's tables in tests"),

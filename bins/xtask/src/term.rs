@@ -73,3 +73,10 @@ pub(crate) fn tally(passed: usize, failed: usize) {
     };
     println!("\n{}", bold(&paint(&line, colour)));
 }
+
+/// Says so, loud, if Docker had to be helped to let a network go.
+pub(crate) fn network_removed(removal: netloom_lab::Removal) {
+    if removal == netloom_lab::Removal::AfterMiscount {
+        say("Docker had counted the endpoints of a network wrong, and was restarted to see it");
+    }
+}

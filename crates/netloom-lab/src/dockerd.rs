@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::host::DockerHost;
 use crate::image::{self, IMAGE};
@@ -13,6 +13,15 @@ use crate::wait::{until, wait_for};
 
 /// dockerd restores a hundred containers in a few seconds; it waits 15 s for each missing plugin.
 const START_SECONDS: u64 = 60;
+
+/// How a network went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// At once, or a moment later.
+    Plain,
+    /// Docker had counted its endpoints wrong, and had to be restarted.
+    AfterMiscount,
+}
 
 impl DockerHost {
     /// Starts dockerd and waits until it answers.
@@ -59,6 +68,29 @@ impl DockerHost {
     pub fn restart_dockerd(&self) -> Result<()> {
         self.stop_dockerd()?;
         self.start_dockerd()
+    }
+
+    /// Removes a network that no container uses any more. When many endpoints end at once, Docker
+    /// 20.10 may count them wrong for good, and finds that out, and says so, when it starts: then
+    /// it is restarted.
+    ///
+    /// # Errors
+    /// When a container is still on it, or the network stays for another reason.
+    pub fn remove_network(&self, id: &str) -> Result<Removal> {
+        let remove = || self.docker(&format!("network rm {id}"));
+        // dockerd may end an endpoint a moment after it answered the container's removal.
+        let Err(refused) = wait_for("the end of a network", 15, remove) else {
+            return Ok(Removal::Plain);
+        };
+        let containers = self.docker(&format!(
+            "network inspect -f '{{{{len .Containers}}}}' {id}"
+        ))?;
+        ensure!(containers == "0", "{containers} containers: {refused:#}");
+        self.restart_dockerd()?;
+        let log = self.whole_log("dockerd");
+        ensure!(log.contains("inconsistent endpoint_cnt"), "{refused:#}");
+        remove()?;
+        Ok(Removal::AfterMiscount)
     }
 
     /// The version that dockerd tells of itself.

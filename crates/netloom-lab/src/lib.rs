@@ -35,6 +35,7 @@ mod wait;
 mod workdir;
 
 pub use command::{Done, words};
+pub use dockerd::Removal;
 pub use floor::{FloorPlugin, serve_floor_plugin};
 pub use host::{DockerHost, HostOptions};
 pub use image::IMAGE;

@@ -205,10 +205,7 @@ impl Lab {
         let networks = self.docker("network ls -q --filter type=custom")?;
         let gateway = self.docker("network ls -q --filter name=docker_gwbridge")?;
         for id in networks.lines().filter(|id| *id != gateway) {
-            // dockerd may end an endpoint a moment after it answered the container's removal.
-            netloom_lab::wait_for("the end of a network", 5, || {
-                self.docker(&format!("network rm {id}"))
-            })?;
+            term::network_removed(self.host.remove_network(id)?);
         }
         Ok(())
     }

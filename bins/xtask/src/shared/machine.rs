@@ -48,6 +48,20 @@ impl Machine {
         self.address(name, network)
     }
 
+    /// The same, again where the other host was too busy to answer in time, which the message must
+    /// say.
+    pub(super) fn run_patiently(&self, name: &str, network: &str, more: &str) -> Result<Ipv4Addr> {
+        for _ in 0..10 {
+            let done = self.try_run(name, network, more)?;
+            if done.code == 0 || !done.stderr.contains("do not answer") {
+                done.ok()
+                    .with_context(|| format!("on host {}", self.name))?;
+                return self.address(name, network);
+            }
+        }
+        self.run(name, network, more)
+    }
+
     /// The same, whatever comes of it. A container that Docker made and could not start is removed.
     pub(super) fn try_run(&self, name: &str, network: &str, more: &str) -> Result<Done> {
         // The first process of a container ignores what it does not handle: KILL stops it at once.
@@ -186,22 +200,9 @@ impl Machine {
     }
 
     fn remove_network(&self, id: &str) -> Result<()> {
-        let remove = || self.docker(&format!("network rm {id}"));
-        // dockerd may end an endpoint a moment after it answered the container's removal.
-        let Err(refused) = netloom_lab::wait_for("the end of a network", 15, remove) else {
-            return Ok(());
-        };
-        // When many end at once, Docker 20.10 may count a network's endpoints wrong for good; it
-        // finds it out, and says so, when it starts.
-        let containers = self.docker(&format!(
-            "network inspect -f '{{{{len .Containers}}}}' {id}"
-        ))?;
-        ensure!(containers == "0", "{containers} containers: {refused:#}");
-        self.host.restart_dockerd()?;
-        let log = self.host.whole_log("dockerd");
-        ensure!(log.contains("inconsistent endpoint_cnt"), "{refused:#}");
-        term::say("Docker had counted the endpoints of a network wrong, and said so");
-        remove().map(drop)
+        let removal = self.host.remove_network(id);
+        term::network_removed(removal.with_context(|| format!("on host {}", self.name))?);
+        Ok(())
     }
 
     /// The daemons' last lines, for a failed scenario.

@@ -52,16 +52,9 @@ fn once(machine: &Machine, name: &str) -> Result<Ipv4Addr> {
     machine.run(name, "blue", "")
 }
 
-/// Again where the other host was too busy to answer in time, which the message must say.
+/// Again where the other host was too busy to answer in time.
 fn patiently(machine: &Machine, name: &str) -> Result<Ipv4Addr> {
-    for _ in 0..10 {
-        let done = machine.try_run(name, "blue", "")?;
-        if done.code == 0 || !done.stderr.contains("do not answer") {
-            done.ok()?;
-            return machine.address(name, "blue");
-        }
-    }
-    once(machine, name)
+    machine.run_patiently(name, "blue", "")
 }
 
 /// Runs `count` containers on one host, all at the same time; `done` counts those that run.
