@@ -10,7 +10,7 @@ use netloom_lab::servers::{Tool, Tools};
 use crate::{Consent, repo, term};
 
 /// A package by name, a program of it, and what it is for.
-const PACKAGES: [(&str, &str, &str); 8] = [
+const PACKAGES: [(&str, &str, &str); 9] = [
     (
         "mmdebstrap",
         "mmdebstrap",
