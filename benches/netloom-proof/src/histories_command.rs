@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use netloom_core::StoreUrl;
-use netloom_proof::histories::{self, Goals, HistoryReport, HostArgs, RunArgs, StoreChoice};
+use netloom_proof::histories::{self, Flaw, Goals, HistoryReport, HostArgs, RunArgs, StoreChoice};
+use serde::Serialize;
 
 /// What `histories` is told.
 #[derive(Debug, Args)]
@@ -53,6 +54,12 @@ pub(crate) struct HistoriesArgs {
     /// Where the run keeps its files while it lasts.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Plant a bug into all hosts: it must be found.
+    #[arg(long, value_enum)]
+    bug: Option<Flaw>,
+    /// Plant each bug in turn, each for at most four short runs: every one must be found.
+    #[arg(long, conflicts_with = "bug")]
+    all_bugs: bool,
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
@@ -76,6 +83,8 @@ pub(crate) struct OneHostArgs {
     pools: u8,
     #[arg(long)]
     prefix: u8,
+    #[arg(long, value_enum)]
+    bug: Option<Flaw>,
 }
 
 pub(crate) fn histories(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
@@ -83,6 +92,9 @@ pub(crate) fn histories(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
         args.pools <= 15 && (20..=30).contains(&args.prefix) && args.hosts > 1,
         "at most 15 pools, prefixes of 20 to 30, and more than one host"
     );
+    if args.all_bugs {
+        return planted(args);
+    }
     let stores = args
         .store
         .map_or(StoreChoice::ALL.to_vec(), |store| vec![store]);
@@ -99,6 +111,78 @@ pub(crate) fn histories(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
     }
     let passed = reports.iter().all(|report| report.passed);
     Ok(ExitCode::from(u8::from(!passed)))
+}
+
+/// What became of a planted bug.
+#[derive(Debug, Serialize)]
+struct Planted {
+    bug: Flaw,
+    found: bool,
+    seconds: f64,
+    operations: u64,
+    /// How it showed.
+    by: Vec<&'static str>,
+}
+
+/// Plants each bug in turn, on one store.
+fn planted(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
+    let store = args.store.unwrap_or(StoreChoice::Etcd);
+    let mut all = Vec::new();
+    for flaw in Flaw::ALL {
+        let planted = plant(args, store, flaw)?;
+        if !args.json {
+            println!("{planted:?}");
+        }
+        all.push(planted);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    }
+    let found = all.iter().all(|planted| planted.found);
+    Ok(ExitCode::from(u8::from(!found)))
+}
+
+/// Short runs, until one of them finds the bug.
+fn plant(args: &HistoriesArgs, store: StoreChoice, flaw: Flaw) -> anyhow::Result<Planted> {
+    let mut planted = Planted {
+        bug: flaw,
+        found: false,
+        seconds: 0.0,
+        operations: 0,
+        by: Vec::new(),
+    };
+    for round in 0..PLANTED_ROUNDS {
+        let run = RunArgs {
+            single: true,
+            flaw: Some(flaw),
+            seed: args.seed + round,
+            longest: PLANTED_TIME,
+            ..run_args(args, store)
+        };
+        let report = histories::run(run)?;
+        planted.seconds += report.seconds;
+        planted.operations += report.operations;
+        for (word, seen) in [
+            ("no order of calls explains it", !report.linear.holds()),
+            (
+                "the three sides disagree",
+                !report.duplicates.found.is_empty(),
+            ),
+            (
+                "a host ended, lost something or found no rest",
+                !report.wrong.is_empty(),
+            ),
+        ] {
+            if seen {
+                planted.by.push(word);
+            }
+        }
+        planted.found = !planted.by.is_empty();
+        if planted.found {
+            break;
+        }
+    }
+    Ok(planted)
 }
 
 fn run_args(args: &HistoriesArgs, store: StoreChoice) -> RunArgs {
@@ -129,6 +213,7 @@ fn run_args(args: &HistoriesArgs, store: StoreChoice) -> RunArgs {
         goals: if args.quick { small } else { goals },
         rate_least: args.rate,
         dir: args.dir.clone(),
+        flaw: args.bug,
     }
 }
 
@@ -142,6 +227,7 @@ pub(crate) fn host(args: OneHostArgs) -> anyhow::Result<ExitCode> {
         callers: args.callers,
         pools: args.pools,
         prefix: args.prefix,
+        flaw: args.bug,
     };
     // Whoever started this host may be killed; then it ends too, frozen or not.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
@@ -198,3 +284,5 @@ fn tell(report: &HistoryReport) {
 }
 
 const EXAMPLES: usize = 10;
+const PLANTED_ROUNDS: u64 = 4;
+const PLANTED_TIME: Duration = Duration::from_secs(20);

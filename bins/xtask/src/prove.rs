@@ -96,7 +96,8 @@ struct Step {
 pub(crate) fn run(args: &ProveArgs) -> Result<bool> {
     let mut all_hold = true;
     if !args.page {
-        if args.only.is_none_or(|only| only == Proof::Histories) {
+        let on_stores = |only| matches!(only, Proof::Histories | Proof::Planted);
+        if args.only.is_none_or(on_stores) {
             setup::stores(&args.consent)?;
         }
         for step in steps(args) {
@@ -128,6 +129,9 @@ fn steps(args: &ProveArgs) -> Vec<Step> {
             Proof::Planted => {
                 let seeds = args.seeds.unwrap_or(20_000).to_string();
                 steps.push(step("planted", &["sim", "--all-bugs", "--seeds", &seeds]));
+                let store = args.store.unwrap_or(ProofStore::Etcd).word();
+                let words = ["histories", "--all-bugs", "--store", store];
+                steps.push(step("planted-histories", &words));
             }
         }
     }
@@ -200,6 +204,7 @@ fn write_page() -> Result<()> {
         model: read("model")?,
         sim: read("sim")?,
         planted: read("planted")?,
+        planted_histories: read("planted-histories")?,
         histories: runs,
     };
     let text = page.text();

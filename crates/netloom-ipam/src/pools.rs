@@ -163,18 +163,30 @@ impl AddressManager {
     /// Brings the memory in line with what was read of a pool. That a reference of this host is gone
     /// is believed only of a store that kept its past: else it is to be written again.
     pub(crate) async fn follow(&self, stored: &StoredPool) -> Result<(), IpamError> {
-        if self.lacks_own(stored) {
+        if self.is_news_of_own(stored) {
             self.member.confirm_past().await?;
         }
         self.book().follow(stored)
     }
 
-    fn lacks_own(&self, stored: &StoredPool) -> bool {
+    /// Whether the store shows of this host's own something else than it knows: that follows from
+    /// a change of its own, or from a lost past, whose word does not count.
+    fn is_news_of_own(&self, stored: &StoredPool) -> bool {
         let me = self.registry.host();
         let book = self.book();
-        let known = book.pools.get(&stored.key);
-        let mut known = known.into_iter().flat_map(|live| &live.references);
-        known.any(|(nonce, record)| record.host == me && !stored.references.contains_key(nonce))
+        let live = book.pools.get(&stored.key);
+        let known = live.into_iter().flat_map(|live| &live.references);
+        let known = known.filter(|(_, record)| record.host == me);
+        let there = stored.references.iter();
+        let there = there.filter(|(_, reference)| reference.record.host == me);
+        let there = there.map(|(nonce, reference)| (nonce, &reference.record));
+        let gateway = live.and_then(|live| live.gateway);
+        let own: Vec<_> = known.collect();
+        let same_own = own
+            .iter()
+            .map(|(n, r)| (*n, r.holds()))
+            .eq(there.map(|(n, r)| (n, r.holds())));
+        !same_own || (gateway != stored.pool.record.gateway && !own.is_empty())
     }
 
     fn new_reference(&self, space: AddressSpace, subnet: Subnet) -> Reference {

@@ -12,7 +12,7 @@ use netloom_core::{
     AddressKind, AddressRequest, AddressSpace, ClusterAdmin, Ipam, IpamAdmin, IpamError, Options,
     PoolRequest, Purpose, RemoteStoreConfig, Standing, StoreUrl, SystemClock, WantedPool,
 };
-use netloom_ipam::journal::DirDisk;
+use netloom_ipam::journal::{DirDisk, Disk};
 use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, NoRoutes, Seams, Sharing};
 use netloom_store::EmbeddedStore;
 use netloom_stores::SharedStore;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::clock::{Random, now};
 use super::counted::Counted;
 use super::load;
+use super::planted::{Flaw, FlawedStore, LateDisk};
 use super::story::{Diary, Line, Refusal, Story};
 
 /// What a host is told.
@@ -43,6 +44,8 @@ pub struct HostArgs {
     pub pools: u8,
     /// How long the prefix of each is.
     pub prefix: u8,
+    /// A planted bug.
+    pub flaw: Option<Flaw>,
 }
 
 /// The subnet of a pool by its place.
@@ -150,9 +153,18 @@ async fn open(args: &HostArgs) -> anyhow::Result<(Arc<AddressManager>, Arc<Count
             (Arc::new(shared) as Arc<dyn Store>, Some(own))
         }
     };
+    let store = match args.flaw {
+        Some(flaw) => Arc::new(FlawedStore::new(store, flaw)) as Arc<dyn Store>,
+        None => store,
+    };
     let counts = Arc::new(Counted::new(store));
+    let disk = DirDisk::open(&journal_path(&args.dir))?;
+    let disk: Arc<dyn Disk> = match args.flaw {
+        Some(Flaw::LateSync) => Arc::new(LateDisk(disk)),
+        _ => Arc::new(disk),
+    };
     let seams = Seams {
-        disk: Arc::new(DirDisk::open(&journal_path(&args.dir))?),
+        disk,
         store: Arc::clone(&counts) as _,
         mirror,
         routes: Arc::new(NoRoutes),

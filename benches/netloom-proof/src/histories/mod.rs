@@ -24,6 +24,7 @@ mod host;
 mod journal;
 mod judge;
 mod load;
+mod planted;
 mod run;
 mod site;
 mod story;
@@ -31,6 +32,7 @@ mod trouble;
 
 pub use host::{HostArgs, run_host};
 pub use judge::HistoryReport;
+pub use planted::Flaw;
 pub use run::{Goals, RunArgs, run};
 pub use site::StoreChoice;
 pub use story::Tally;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use netloom_core::{StoreKind, StoreUrl, SystemClock};
 use netloom_ipam::cluster_init;
 use netloom_lab::proxy::Proxy;
@@ -146,6 +147,9 @@ impl Site {
         }
         if let Some(url) = self.url_of(host) {
             command.arg("--store").arg(url.to_string());
+        }
+        if let Some(flaw) = args.flaw.as_ref().and_then(ValueEnum::to_possible_value) {
+            command.arg("--bug").arg(flaw.get_name());
         }
         command
             .stdin(Stdio::piped())

@@ -209,6 +209,16 @@ impl Sim {
         let Some(ip) = self.pool(pool).subnet.nth(index) else {
             return;
         };
+        // A gateway is given back with its network, and no sooner.
+        if self
+            .world
+            .facts()
+            .gateways
+            .values()
+            .any(|gateway| *gateway == ip)
+        {
+            return;
+        }
         let held = self.world.facts().held.get(&ip).map(|hold| hold.host);
         // A caller that asks right now may get this very address; then it would be its own.
         if held == Some(host) || network.busy > 0 {

@@ -9,6 +9,7 @@ pub(super) struct Page {
     pub(super) model: Option<Value>,
     pub(super) sim: Option<Value>,
     pub(super) planted: Option<Value>,
+    pub(super) planted_histories: Option<Value>,
     /// One report a store.
     pub(super) histories: Vec<Value>,
 }
@@ -27,6 +28,8 @@ impl Page {
         self.sim(&mut text);
         self.planted(&mut text);
         self.histories(&mut text);
+        self.planted_histories(&mut text);
+        self.all_planted(&mut text);
         text
     }
 
@@ -122,8 +125,8 @@ impl Page {
         let Some(Value::Array(bugs)) = &self.planted else {
             return line(text, NOT_RUN);
         };
-        let found = bugs.iter().filter(|bug| of(bug, "found") == "true").count();
-        line(text, &format!("{found} of {} found.\n", bugs.len()));
+        let all_found = bugs.iter().filter(|bug| is_found(bug)).count();
+        line(text, &format!("{all_found} of {} found.\n", bugs.len()));
         line(
             text,
             "| bug | found | seeds until then | seconds | by the promise |",
@@ -131,22 +134,72 @@ impl Page {
         line(text, "|---|---|---:|---:|---|");
         for bug in bugs {
             let promises: Vec<String> = list(bug, "promises").iter().map(word).collect();
-            let found = if of(bug, "found") == "true" {
-                "yes"
-            } else {
-                "**no**"
-            };
             line(
                 text,
                 &format!(
-                    "| {} | {found} | {} | {} | {} |",
+                    "| {} | {} | {} | {} | {} |",
                     of(bug, "bug"),
+                    found(bug),
                     number(bug.get("seeds")),
                     number(bug.get("seconds")),
                     promises.join(", ")
                 ),
             );
         }
+    }
+
+    fn planted_histories(&self, text: &mut String) {
+        line(
+            text,
+            "\n## Bugs planted between hosts and their stores and disks\n",
+        );
+        let Some(Value::Array(bugs)) = &self.planted_histories else {
+            return line(text, NOT_RUN);
+        };
+        line(
+            text,
+            "| bug | found | calls until then | seconds | how it showed |",
+        );
+        line(text, "|---|---|---:|---:|---|");
+        for bug in bugs {
+            let by: Vec<String> = list(bug, "by").iter().map(word).collect();
+            let (calls, seconds) = (number(bug.get("operations")), number(bug.get("seconds")));
+            let row = [of(bug, "bug"), found(bug), &calls, &seconds, &by.join("; ")];
+            line(text, &format!("| {} |", row.join(" | ")));
+        }
+    }
+
+    fn all_planted(&self, text: &mut String) {
+        line(
+            text,
+            "\n## All planted bugs, by the layer that is to find them\n",
+        );
+        line(text, "| layer | planted | found |\n|---|---:|---:|");
+        let model = self.model.as_ref().map(|model| list(model, "planted"));
+        let model = model.map(|bugs| {
+            let broken = |walk: &&Value| !list(walk, "violations").is_empty();
+            (bugs.len(), bugs.iter().filter(broken).count())
+        });
+        let of_list = |bugs: &Option<Value>| {
+            let bugs = bugs.as_ref().and_then(Value::as_array)?;
+            Some((bugs.len(), bugs.iter().filter(|bug| is_found(bug)).count()))
+        };
+        let layers = [
+            ("model", model),
+            ("simulation", of_list(&self.planted)),
+            ("histories", of_list(&self.planted_histories)),
+        ];
+        let mut all = (0, 0);
+        for (layer, counts) in layers {
+            match counts {
+                None => line(text, &format!("| {layer} | not run | |")),
+                Some((planted, found)) => {
+                    all = (all.0 + planted, all.1 + found);
+                    line(text, &format!("| {layer} | {planted} | {found} |"));
+                }
+            }
+        }
+        line(text, &format!("| all | {} | {} |", all.0, all.1));
     }
 
     fn histories(&self, text: &mut String) {
@@ -225,6 +278,14 @@ const ROWS: [(&str, &str); 33] = [
     ("wrong otherwise", "/wrong"),
     ("releases without a clear answer", "/calls/unclear"),
 ];
+
+fn is_found(bug: &Value) -> bool {
+    of(bug, "found") == "true"
+}
+
+fn found(bug: &Value) -> &'static str {
+    if is_found(bug) { "yes" } else { "**no**" }
+}
 
 fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("a text takes every line");
@@ -328,6 +389,9 @@ mod tests {
             model: None,
             sim: Some(json!({"seeds": 1_234_567, "broken": {"no_leak": 2}})),
             planted: Some(json!([{"bug": "x", "found": false, "seeds": 9, "promises": []}])),
+            planted_histories: Some(json!([
+                {"bug": "y", "found": true, "by": ["the three sides disagree"]},
+            ])),
             histories: vec![json!({
                 "store": "etcd", "passed": false, "operations": 1000,
                 "faults": {"host_killed": 3}, "linear": {"unknown": ["10.0.0.1"]},
@@ -338,6 +402,8 @@ mod tests {
         assert!(text.contains("| seeds | 1,234,567 |"), "{text}");
         assert!(text.contains("**broken** promise"), "{text}");
         assert!(text.contains("0 of 1 found."), "{text}");
+        assert!(text.contains("| simulation | 1 | 0 |"), "{text}");
+        assert!(text.contains("| all | 2 | 1 |"), "{text}");
         assert!(text.contains("| passed | **no** |"), "{text}");
         assert!(text.contains("| host killed | 3 |"), "{text}");
         assert!(text.contains("| verdict unknown | 1 |"), "{text}");

@@ -9,7 +9,7 @@ use crate::pools::contended;
 use crate::ranges::held::{Part, Range, RangeState};
 use crate::ranges::{StoredChunk, chunk_of, part_of, span_in};
 use crate::records::{
-    HOST_VERSION, HealRecord, HostRecord, HostState, PoolRecord, PoolState, Record,
+    GatewayHold, HOST_VERSION, HealRecord, HostRecord, HostState, PoolRecord, PoolState, Record,
     ReferenceRecord, SpaceRecord, VERSION,
 };
 use crate::registry::{CONFLICTS_MAX, StoredPool, write};
@@ -35,6 +35,14 @@ pub(super) struct Known {
     ranges: Vec<Range>,
 }
 
+/// Which life of a pool the store has, compared with the one that is known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Same,
+    /// The known one was ended by all that used it.
+    Later,
+}
+
 impl AddressManager {
     /// Says again who was forgotten, which pools there are, and which ranges this host owns; then
     /// that it did. Each step may be done again.
@@ -51,8 +59,9 @@ impl AddressManager {
             let Some(known) = self.known(pool) else {
                 continue;
             };
-            self.assert_pool(pool, &known, Fence::Epoch).await?;
-            self.assert_ranges(pool, &known, Fence::Epoch).await?;
+            if self.assert_pool(pool, &known, Fence::Epoch).await? == Life::Same {
+                self.assert_ranges(pool, &known, Fence::Epoch).await?;
+            }
         }
         self.leave_heal(self.member.host().as_str()).await?;
         tracing::info!("this host wrote again what it owns");
@@ -87,15 +96,20 @@ impl AddressManager {
         })
     }
 
-    /// Writes the pool's record and this host's references to it, as far as they are missing.
+    /// Writes the pool's record and this host's references to it, as far as they are missing. Where
+    /// another host knew a later life of the pool, nothing of this one is left to write.
     pub(super) async fn assert_pool(
         &self,
         pool: PoolKey,
         known: &Known,
         fence: Fence,
-    ) -> Result<(), IpamError> {
+    ) -> Result<Life, IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let stored = self.registry.pool(pool).await?;
+            let later = |s: &StoredPool| s.pool.record.generation > known.generation;
+            if stored.as_ref().is_some_and(later) {
+                return Ok(Life::Later);
+            }
             let operation = self.member.operation();
             let mut operations = self.missing(pool, known, stored.as_ref(), &operation);
             if !operations.is_empty() && stored.as_ref().is_none_or(|s| !s.is_active()) {
@@ -105,11 +119,11 @@ impl AddressManager {
             let more = operations.len() > OPERATIONS_MAX;
             let some: Vec<_> = operations.into_iter().take(OPERATIONS_MAX).collect();
             if some.is_empty() {
-                return Ok(());
+                return Ok(Life::Same);
             }
             match self.member.commit_behind(fence, &operation, some).await {
                 Ok(()) if more => {}
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Life::Same),
                 Err(RangeError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -141,22 +155,23 @@ impl AddressManager {
             let before = stored.map(|stored| stored.pool.version.clone());
             operations.push(write(keys.pool(pool), &record, before));
         }
-        let later = stored.is_some_and(|s| s.pool.record.generation > known.generation);
-        if later {
-            return operations;
-        }
         for (nonce, record) in &known.references {
-            let there = stored.is_some_and(|stored| stored.references.contains_key(nonce));
-            if !there {
-                let nonce = *nonce;
-                let key = keys.reference(Reference { pool, nonce });
-                let record = ReferenceRecord {
-                    version: VERSION,
-                    operation: operation.to_owned(),
-                    ..record.clone()
-                };
-                operations.push(write(key, &record, None));
+            let there = stored.and_then(|stored| stored.references.get(nonce));
+            if there.is_some_and(|there| !record.has_more_than(&there.record)) {
+                continue;
             }
+            let nonce = *nonce;
+            let key = keys.reference(Reference { pool, nonce });
+            let record = ReferenceRecord {
+                version: VERSION,
+                operation: operation.to_owned(),
+                ..record.clone()
+            };
+            operations.push(write(
+                key,
+                &record,
+                there.map(|there| there.version.clone()),
+            ));
         }
         operations
     }
@@ -469,13 +484,16 @@ fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Opti
         return Some(mine);
     };
     let there = &stored.pool.record;
-    if there.generation > known.generation {
-        return None;
-    }
     if there.generation < known.generation || there.state == PoolState::Released {
         return Some(mine);
     }
-    if there.gateway.is_none() && known.gateway.is_some() {
+    // All that hold a gateway hold the same one: another one in the store is of the time before.
+    let holds = known
+        .references
+        .values()
+        .any(|r| r.gateway == GatewayHold::Held);
+    let lacks = there.gateway.is_none() || (holds && there.gateway != known.gateway);
+    if lacks && known.gateway.is_some() {
         return Some(mine);
     }
     None

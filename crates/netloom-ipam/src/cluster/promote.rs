@@ -2,9 +2,11 @@
 //! with their addresses, while containers run on them.
 
 use super::commit::Fence;
+use super::heal::Life;
 use crate::book::Book;
 use crate::event::Event;
 use crate::manager::{AddressManager, settle};
+use crate::pools::contended;
 use crate::registry::StoredPool;
 use crate::space::{PoolKey, Reference};
 use netloom_core::{AddressSpace, IpamError};
@@ -124,7 +126,9 @@ impl AddressManager {
         };
         // The ranges first: nobody claims from a pool that is not there yet.
         self.assert_ranges(shared, &known, Fence::Change).await?;
-        self.assert_pool(shared, &known, Fence::Change).await?;
+        if self.assert_pool(shared, &known, Fence::Change).await? == Life::Later {
+            return Err(contended());
+        }
         let noted = {
             let mut book = self.book();
             close_twin(&mut book, shared, known.number)?;

@@ -282,7 +282,8 @@ impl AddressManager {
 
     fn first_place(&self, pool: PoolKey, part: Part) -> u128 {
         let (first, last) = (chunk_of(part.first), chunk_of(part.last));
-        if self.hosts_count() <= 1 {
+        // Who starts with others at once does not know of them yet.
+        if self.is_alone() {
             return first;
         }
         let seed = self

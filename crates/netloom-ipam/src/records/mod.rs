@@ -62,6 +62,21 @@ pub(crate) struct ReferenceRecord {
     pub(crate) granted: u64,
 }
 
+impl ReferenceRecord {
+    /// What the host has by it.
+    pub(crate) fn holds(&self) -> (ReferenceState, GatewayHold, &[IpAddr]) {
+        (self.state, self.gateway, &self.auxiliary)
+    }
+
+    /// Whether `there` lacks what this one holds: as a record of an earlier time does.
+    pub(crate) fn has_more_than(&self, there: &Self) -> bool {
+        let lost = |ip| !there.auxiliary.contains(ip);
+        (self.state == ReferenceState::Used && there.state == ReferenceState::Offered)
+            || (self.gateway == GatewayHold::Held && there.gateway == GatewayHold::None)
+            || self.auxiliary.iter().any(lost)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReferenceState {
