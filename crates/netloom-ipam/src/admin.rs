@@ -19,6 +19,30 @@ use netloom_types::Subnet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+impl AddressManager {
+    /// Keeps an address out of hand-out, once this host has it.
+    async fn keep_out(&self, reservation: Reservation) -> Result<(), IpamError> {
+        self.ready().await?;
+        let deadline = self.deadline();
+        for _ in 0..STEPS_MAX {
+            let reserved = self.book().reserve(reservation.clone());
+            match reserved {
+                Ok(ticket) => {
+                    crash_point!("ipam.reserve.noted");
+                    return settle(ticket).await;
+                }
+                Err(Unreserved::Absent(pool, need)) => {
+                    if self.fetch(pool, need, deadline).await? == Fetched::Nothing {
+                        break;
+                    }
+                }
+                Err(Unreserved::Error(error)) => return Err(error),
+            }
+        }
+        Err(crate::pools::contended())
+    }
+}
+
 #[async_trait]
 impl IpamAdmin for AddressManager {
     async fn pools(&self) -> Vec<PoolView> {
@@ -50,28 +74,11 @@ impl IpamAdmin for AddressManager {
     }
 
     async fn reserve(&self, reservation: Reservation) -> Result<(), IpamError> {
-        self.ready().await?;
-        let deadline = self.deadline();
-        for _ in 0..STEPS_MAX {
-            let reserved = self.book().reserve(reservation.clone());
-            match reserved {
-                Ok(ticket) => {
-                    crash_point!("ipam.reserve.noted");
-                    return settle(ticket).await;
-                }
-                Err(Unreserved::Absent(pool, need)) => {
-                    if self.fetch(pool, need, deadline).await? == Fetched::Nothing {
-                        break;
-                    }
-                }
-                Err(Unreserved::Error(error)) => return Err(error),
-            }
-        }
-        Err(crate::pools::contended())
+        self.in_time(self.keep_out(reservation)).await
     }
 
     async fn unreserve(&self, ip: IpAddr) -> Result<(), IpamError> {
-        self.ready().await?;
+        self.in_time(self.ready()).await?;
         let ticket = {
             let mut book = self.book();
             let (pool, index) = book.reserved_at(ip)?;

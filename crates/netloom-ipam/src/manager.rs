@@ -83,7 +83,7 @@ impl AddressManager {
 
     /// Gives up on a store that is shared before the caller does. What was under way is settled
     /// later, as when the caller goes away.
-    async fn in_time<T>(
+    pub(crate) async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T, IpamError>>,
     ) -> Result<T, IpamError> {

@@ -171,7 +171,7 @@ impl AddressManager {
         let known = self.registry.read::<WantRecord>(&key).await?;
         let known = known.map(|stored| stored.version);
         self.registry
-            .talk(write(key.clone(), &record, known))
+            .talk([write(key.clone(), &record, known)])
             .await?;
         let answered = self.wait_for(pool, &round, asked, deadline).await;
         self.withdraw(pool, &key, &round).await;
@@ -219,7 +219,7 @@ impl AddressManager {
                 return;
             }
             let delete = Operation::Delete(key.clone(), stored.version);
-            if self.registry.talk(delete).await.is_err() {
+            if self.registry.talk([delete]).await.is_err() {
                 return;
             }
         } else if known.is_err() {
@@ -228,7 +228,7 @@ impl AddressManager {
         for (key, stored) in self.registry.answers(pool.subnet).await.unwrap_or_default() {
             // One that stays is told apart by its round.
             let delete = Operation::Delete(key, stored.version);
-            let _ = self.registry.talk(delete).await;
+            let _ = self.registry.talk([delete]).await;
         }
     }
 

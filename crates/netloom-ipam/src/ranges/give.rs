@@ -218,7 +218,10 @@ impl AddressManager {
         let answer = self.answer_record(asked, word, 0, by);
         let known = self.registry.read::<AnswerRecord>(&key).await?;
         let known = known.map(|known| known.version);
-        self.registry.talk(write(key, &answer, known)).await
+        // A word about a want that was replaced meanwhile must not cover the word about the new one.
+        let wanted = Operation::CheckVersion(asked.key.clone(), asked.want.version.clone());
+        let answered = self.registry.talk([write(key, &answer, known), wanted]);
+        answered.await
     }
 
     fn answer_key(&self, asked: &Asked) -> Option<Key> {

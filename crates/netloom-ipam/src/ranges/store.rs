@@ -111,8 +111,11 @@ impl Registry {
     }
 
     /// Writes or deletes a record by which hosts talk. No safety rests on it.
-    pub(crate) async fn talk(&self, operation: Operation) -> Result<(), IpamError> {
-        let sent = self.store.commit(Transaction::new([operation])).await;
+    pub(crate) async fn talk(
+        &self,
+        operations: impl IntoIterator<Item = Operation>,
+    ) -> Result<(), IpamError> {
+        let sent = self.store.commit(Transaction::new(operations)).await;
         sent.map(drop).map_err(|error| IpamError::Unavailable {
             what: "the store did not take a message to another host; try again".to_owned(),
             source: Some(error.into()),
