@@ -123,6 +123,9 @@ impl AddressManager {
         // What was read before a change of this host would undo it here and in the mirror.
         let _one_at_a_time = self.changes.lock().await;
         let pools = all_pools(&self.registry, &*self.registry.store).await?;
+        if self.misses_own(&pools) {
+            self.member.confirm_past().await?;
+        }
         for stored in &pools {
             let known = self.book().table.newest(stored.key);
             if known <= Some(stored.pool.record.generation) {
@@ -130,6 +133,17 @@ impl AddressManager {
             }
         }
         self.mirror.keep_pools(&self.registry.keys, &pools).await
+    }
+
+    /// Whether a pool that this host uses is not among these.
+    fn misses_own(&self, pools: &[StoredPool]) -> bool {
+        let me = self.registry.host();
+        let book = self.book();
+        let mut own = book
+            .pools
+            .iter()
+            .filter(|(_, live)| live.references.values().any(|r| r.host == me));
+        own.any(|(key, _)| !pools.iter().any(|stored| stored.key == *key))
     }
 
     /// Once the disk was full, what the memory holds is ahead of the journal: start over from what
