@@ -279,3 +279,61 @@ async fn two_owners_by_a_store_that_went_back_unseen_are_one_again_after_healing
         assert!(!again.is_empty());
     }
 }
+
+/// Whoever began the epoch had not met the third host; the first one had, and speaks for it.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_only_one_other_remembers_is_waited_for_by_all() {
+    let store = initialised().await;
+    let machines = ["h1", "h2", "h3"].map(|name| Machine::new(name, &store));
+    let first = machines[0].start().await;
+    let second = machines[1].start().await;
+    let elsewhere = network(&second, "10.8.0.0/24").await.id;
+    take(&second, &elsewhere, 3).await.unwrap();
+    drop(second);
+    let third = machines[2].start().await;
+    let pools = [
+        network(&first, "10.9.0.0/24").await.id,
+        network(&third, "10.9.0.0/24").await.id,
+    ];
+    let mut given = BTreeSet::new();
+    given.insert(take(&first, &pools[0], 1).await.unwrap());
+    given.insert(take(&third, &pools[1], 2).await.unwrap());
+    pass(60).await;
+    drop(third);
+    store.wipe();
+    let second = machines[1].start().await;
+    assert_eq!(second.initialise().await.unwrap(), 2);
+    pass(60).await;
+    let waiting = vec![HostId::new("h3").unwrap()];
+    for host in [&first, &second] {
+        let standing = host.cluster().await.standing;
+        let waiting = waiting.clone();
+        assert_eq!(standing, Standing::Healing { waiting });
+    }
+    let third = machines[2].start().await;
+    pass(60).await;
+    for n in 10..200 {
+        let (host, pool) = [(&first, &pools[0]), (&third, &pools[1])][n % 2];
+        let ip = take(host, pool, u32::try_from(n).unwrap()).await.unwrap();
+        assert!(given.insert(ip), "{ip} twice");
+    }
+}
+
+/// The store went back to before the gateway was chosen; its holder says it again.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_outlives_a_store_that_lost_it() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let pool = first.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    let snapshot = store.snapshot();
+    let mut wish = gateway(&pool);
+    wish.wanted = Some(ip("10.9.0.77"));
+    first.request_address(wish).await.unwrap();
+    pass(60).await;
+    store.restore(&snapshot);
+    pass(120).await;
+    let there = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    let same = second.request_address(gateway(&there)).await.unwrap();
+    assert_eq!(same.ip(), ip("10.9.0.77"));
+}
