@@ -172,6 +172,10 @@ fn plant(args: &HistoriesArgs, store: StoreChoice, flaw: Flaw) -> anyhow::Result
                 "a host ended, lost something or found no rest",
                 !report.wrong.is_empty(),
             ),
+            (
+                "fewer calls a second than a pass needs",
+                report.rate < report.rate_least,
+            ),
         ] {
             if seen {
                 planted.by.push(word);

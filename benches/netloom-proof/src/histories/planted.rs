@@ -20,7 +20,8 @@ pub enum Flaw {
     BlindWrites,
     /// A conflict is told as success.
     ConflictAsSuccess,
-    /// An unknown outcome is told as a refusal, as if nothing had happened.
+    /// An unknown outcome is told as a refusal, as if nothing had happened; now and then an answer
+    /// gets lost for that.
     UnknownAsRefusal,
     /// Now and then a transaction is answered and never sent.
     LostWrite,
@@ -130,6 +131,9 @@ impl Store for FlawedStore {
             (Flaw::UnknownAsRefusal, Err(CommitError::Unknown(why))) => {
                 Err(CommitError::Unavailable(why))
             }
+            (Flaw::UnknownAsRefusal, Ok(_)) if number % LOST_EVERY == LOST_EVERY - 1 => {
+                Err(CommitError::Unavailable(None))
+            }
             (_, outcome) => outcome,
         }
     }
@@ -204,7 +208,7 @@ impl Disk for LateDisk {
     }
 }
 
-/// Of so many transactions, one is not sent.
-const LOST_EVERY: u64 = 40;
+/// Of so many transactions, one is not sent, or not answered.
+const LOST_EVERY: u64 = 20;
 /// Pieces that wait for the next one.
 const LATE_PIECES: usize = 4;
