@@ -319,20 +319,36 @@ async fn a_host_that_only_one_other_remembers_is_waited_for_by_all() {
     }
 }
 
-/// The store went back to before the gateway was chosen; its holder says it again.
+/// The store went back to before the gateway was chosen; its holder says it again, also if it is
+/// started anew before it has.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_outlives_a_store_that_lost_it() {
+    for restarted in [false, true] {
+        gateway_outlives(restarted.then_some(Restarted)).await;
+    }
+}
+
+struct Restarted;
+
+async fn gateway_outlives(restarted: Option<Restarted>) {
     let store = initialised().await;
     let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
-    let (first, second) = (one.start().await, two.start().await);
+    let (mut first, second) = (one.start().await, two.start().await);
     let pool = first.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
     let snapshot = store.snapshot();
     let mut wish = gateway(&pool);
     wish.wanted = Some(ip("10.9.0.77"));
     first.request_address(wish).await.unwrap();
     pass(60).await;
-    store.restore(&snapshot);
+    if restarted.is_some() {
+        drop(first);
+        store.restore(&snapshot);
+        first = one.start().await;
+    } else {
+        store.restore(&snapshot);
+    }
     pass(120).await;
+    assert_eq!(first.cluster().await.standing, Standing::Joined);
     let there = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
     let same = second.request_address(gateway(&there)).await.unwrap();
     assert_eq!(same.ip(), ip("10.9.0.77"));

@@ -59,8 +59,13 @@ impl AddressManager {
             let Some(known) = self.known(pool) else {
                 continue;
             };
-            if self.assert_pool(pool, &known, Fence::Epoch).await? == Life::Same {
-                self.assert_ranges(pool, &known, Fence::Epoch).await?;
+            match self.assert_pool(pool, &known, Fence::Epoch).await? {
+                Life::Same => self.assert_ranges(pool, &known, Fence::Epoch).await?,
+                Life::Later => tracing::error!(
+                    pool = %pool.subnet,
+                    "another host knew a later life of this pool, and what this host had of the \
+                     earlier one is given up; `netloom audit` names what is in use of it"
+                ),
             }
         }
         self.leave_heal(self.member.host().as_str()).await?;
@@ -311,6 +316,9 @@ impl AddressManager {
                 .iter()
                 .map(|range| chunk_of(range.part.first))
                 .collect();
+            if chunks.is_empty() {
+                continue;
+            }
             let mut read = Vec::new();
             for number in chunks {
                 read.push(self.registry.chunk(pool, known.generation, number).await?);
@@ -401,7 +409,14 @@ impl AddressManager {
                 .filter(|host| !listed.contains_key(*host) && !record.waiting.contains(host))
                 .cloned()
                 .collect();
-            if unnamed.is_empty() {
+            // Another host may have written one of them down as forgotten in between.
+            let before = record.waiting.len();
+            let forgotten = |host: &String| {
+                let known = listed.get(host);
+                known.is_some_and(|known| known.state == HostState::Forgotten)
+            };
+            record.waiting.retain(|host| !forgotten(host));
+            if unnamed.is_empty() && record.waiting.len() == before {
                 return Ok(());
             }
             tracing::warn!(hosts = ?unnamed, "the store does not know these hosts any more");
@@ -409,8 +424,7 @@ impl AddressManager {
             record.waiting.sort_unstable();
             let write = Operation::Update(Keys::heal(), record.encode(), heal.version);
             match self.heal_commit(&operation, vec![write]).await {
-                Ok(()) => return Ok(()),
-                Err(RangeError::Conflict) => {}
+                Ok(()) | Err(RangeError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }

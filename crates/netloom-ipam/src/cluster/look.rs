@@ -98,14 +98,24 @@ impl Member {
     /// # Errors
     /// `Unavailable` when it had not, or does not tell.
     pub(crate) async fn confirm_past(&self) -> Result<(), IpamError> {
-        let look = self.glance().await?;
-        if self.settle(look) == Verdict::Join {
-            return Ok(());
+        for _ in 0..CONFLICTS_MAX {
+            let look = self.glance().await?;
+            match self.settle(look) {
+                Verdict::Join => return Ok(()),
+                // This host changed something meanwhile, and the look tells nothing.
+                Verdict::Stale => {}
+                _ => {
+                    self.astray.notify_one();
+                    return Err(unavailable(
+                        "the store lost its past, and this host has yet to write again what it \
+                         knows; try again"
+                            .to_owned(),
+                    ));
+                }
+            }
         }
-        self.astray.notify_one();
         Err(unavailable(
-            "the store lost its past, and this host has yet to write again what it knows; try again"
-                .to_owned(),
+            "this host changes the store all the time; try again".to_owned(),
         ))
     }
 
@@ -337,6 +347,8 @@ impl Member {
     ) -> Result<(), CommitError> {
         let operation = self.operation();
         let mut waiting: BTreeSet<String> = remembered.clone();
+        // Nobody else may know a host that is waited for and has no record.
+        waiting.extend(look.waiting().iter().cloned());
         if look.epoch.is_some() {
             waiting.insert(self.host.as_str().to_owned());
         }

@@ -51,6 +51,10 @@ impl Mirror {
         hosts: &BTreeMap<String, HostRecord>,
     ) -> Result<(), IpamError> {
         let mut rows = BTreeMap::new();
+        // No host's record is ever removed: one that a store lost is remembered all the more.
+        for (key, known) in self.list(&Keys::hosts()).await? {
+            rows.insert(key, known.value);
+        }
         for (host, record) in hosts {
             let record = HostRecord {
                 state: record.state,

@@ -17,6 +17,7 @@ use crate::space::PoolKey;
 use crate::table::{Ledger, Table};
 use netloom_core::store::{Store, Version};
 use netloom_core::{AddressSpace, Clock, IpamError};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -143,7 +144,11 @@ impl AddressManager {
             .pools
             .iter()
             .filter(|(_, live)| live.references.values().any(|r| r.host == me));
-        own.any(|(key, _)| !pools.iter().any(|stored| stored.key == *key))
+        let is_there = |key: &PoolKey| {
+            let mut same = pools.iter().filter(|stored| stored.key == *key);
+            same.any(|stored| book.table.newest(*key) <= Some(stored.pool.record.generation))
+        };
+        own.any(|(key, _)| !is_there(key))
     }
 
     /// Once the disk was full, what the memory holds is ahead of the journal: start over from what
@@ -269,13 +274,26 @@ fn with_own(mut pools: Vec<StoredPool>, known: &[StoredPool], host: &str) -> Vec
             .references
             .iter()
             .filter(|(_, r)| r.record.host == host);
+        let mut held = None;
         for (nonce, reference) in own {
-            let known = pool.references.entry(*nonce);
-            known.or_insert_with(|| reference.clone());
+            if reference.record.gateway == GatewayHold::Held {
+                held = same.pool.record.gateway;
+            }
+            // A record of an earlier time lacks what this host has by it.
+            match pool.references.entry(*nonce) {
+                Entry::Occupied(mut there)
+                    if reference.record.has_more_than(&there.get().record)
+                        && !reference.record.operation.is_empty() =>
+                {
+                    there.insert(reference.clone());
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(there) => drop(there.insert(reference.clone())),
+            }
             pool.pool.record.state = PoolState::Active;
         }
         let gateway = &mut pool.pool.record.gateway;
-        *gateway = gateway.or(same.pool.record.gateway);
+        *gateway = held.or(*gateway).or(same.pool.record.gateway);
     }
     pools
 }
