@@ -85,6 +85,12 @@ impl Sim {
                 self.release_pool(host, id).await;
             }
         }
+        // An answer that came after its network had gone is nobody's gateway.
+        let mut facts = self.world.facts();
+        let networks = |pool, host| self.host(host).network(pool).is_some();
+        facts
+            .gateways
+            .retain(|(pool, host), _| networks(*pool, *host));
     }
 
     /// Undoes what lasts; trouble that began late may end later than this.

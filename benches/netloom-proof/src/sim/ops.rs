@@ -205,20 +205,17 @@ impl Sim {
         let Some(network) = self.host(host).network(pool) else {
             return;
         };
-        let index = u128::from(random.between(2, 40));
-        let Some(ip) = self.pool(pool).subnet.nth(index) else {
+        let first = u128::from(random.between(2, 40));
+        let subnet = self.pool(pool).subnet;
+        let mut places = (first..).map_while(|index| subnet.nth(index));
+        // A gateway is given back with its network, and no sooner.
+        let is_gateway = |ip: &IpAddr| {
+            let facts = self.world.facts();
+            facts.gateways.values().any(|gateway| gateway == ip)
+        };
+        let Some(ip) = places.find(|ip| !is_gateway(ip)) else {
             return;
         };
-        // A gateway is given back with its network, and no sooner.
-        if self
-            .world
-            .facts()
-            .gateways
-            .values()
-            .any(|gateway| *gateway == ip)
-        {
-            return;
-        }
         let held = self.world.facts().held.get(&ip).map(|hold| hold.host);
         // A caller that asks right now may get this very address; then it would be its own.
         if held == Some(host) || network.busy > 0 {
