@@ -203,10 +203,6 @@ impl Member {
         if look.turn != state.turns {
             return Verdict::Stale;
         }
-        if let Standing::Stopped { why } = &state.standing {
-            // A person's business; whatever it was, it ends with a restart.
-            return Verdict::Stop(why.clone());
-        }
         state.turns += 1;
         let mut verdict = judge(&state.me, &state.memory, &look);
         if let Some(joined) = &state.joined
@@ -214,6 +210,9 @@ impl Member {
             && own.version != joined.own.version
             // A store that was put in the place of another one counts anew.
             && own.record != joined.own.record
+            // One that went back shows an older record; a second process only counts on.
+            && own.record.counter >= joined.own.record.counter
+            && own.record.starts >= joined.own.record.starts
             && matches!(verdict, Verdict::Join | Verdict::Assert)
             && !Self::is_own(&state, &own.record.operation)
         {
