@@ -534,6 +534,35 @@ mod tests {
         member.commit("0b", Vec::new()).await.unwrap();
     }
 
+    /// The store went back, and another host was quicker to begin an epoch in which this one is
+    /// waited for: the old record is no second process's.
+    #[tokio::test]
+    async fn the_own_record_of_an_earlier_time_is_no_second_process() {
+        let store = Arc::new(MemoryStore::new());
+        let member = joined(&store).await;
+        member.commit("0a", Vec::new()).await.unwrap();
+        let old = store.get(&member.keys.host()).await.unwrap().unwrap().value;
+        member.commit("0b", Vec::new()).await.unwrap();
+        let heal = HealRecord {
+            version: VERSION,
+            operation: "0c".to_owned(),
+            epoch: 2,
+            waiting: vec!["h1".to_owned()],
+        };
+        let epoch = EpochRecord::Number(2).encode();
+        for (key, value) in [
+            (member.keys.host(), old),
+            (Keys::epoch(), epoch),
+            (Keys::heal(), heal.encode()),
+        ] {
+            let version = store.get(&key).await.unwrap().unwrap().version;
+            let write = Operation::Update(key, value, version);
+            store.commit(Transaction::new([write])).await.unwrap();
+        }
+        let look = member.glance().await.unwrap();
+        assert_eq!(member.settle(look), Verdict::Assert);
+    }
+
     /// The store took a change, and its answer is on its way still.
     #[tokio::test]
     async fn an_own_change_that_shows_before_its_answer_is_no_second_process() {
