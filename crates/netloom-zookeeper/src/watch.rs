@@ -8,7 +8,10 @@ use zookeeper_client::{EventType, PersistentWatcher, SessionState};
 /// A persistent recursive watch on a directory.
 ///
 /// The library keeps every event until somebody takes it; a task takes them at once and keeps only
-/// that there was one. It ends with the session, and then the watch breaks.
+/// that there was one. It ends with the connection, and then the watch breaks: the server forgets
+/// its watches with a connection, and zookeeper-client 0.11.2 does not bring the persistent ones
+/// back on the next (`WatchManager::resend_watches` never gets to `SetWatches2`, which carries
+/// them). A watch that lived on would be deaf.
 #[derive(Debug)]
 pub(crate) struct NodeWatch {
     woken: watch::Receiver<()>,
@@ -34,9 +37,11 @@ async fn listen(mut watcher: PersistentWatcher, wake: watch::Sender<()>) {
         let event = watcher.changed().await;
         let tells = match event.event_type {
             EventType::Session => match event.session_state {
-                SessionState::Expired | SessionState::AuthFailed | SessionState::Closed => return,
-                SessionState::Disconnected => false,
-                // What happened while the connection was away is told by nobody.
+                SessionState::Disconnected
+                | SessionState::Expired
+                | SessionState::AuthFailed
+                | SessionState::Closed => return,
+                // Nobody tells what happened before.
                 SessionState::SyncConnected | SessionState::ConnectedReadOnly => true,
             },
             EventType::NodeCreated
@@ -56,6 +61,6 @@ impl Watch for NodeWatch {
         self.woken
             .changed()
             .await
-            .map_err(|_| StoreError::Unavailable(Some("the watch ended with its session".into())))
+            .map_err(|_| StoreError::Unavailable(Some("the watch ended with its connection".into())))
     }
 }

@@ -92,6 +92,43 @@ async fn counts_are_neither_lost_nor_doubled_while_connections_are_cut() {
     counters.settle().await;
 }
 
+/// The server forgets its watches with a connection; one that goes on as if nothing had been would
+/// never tell of anything again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_never_deaf_after_its_connection_was_cut() {
+    let (server, proxy, config) = behind_a_proxy().await;
+    let near = open(&server.url()).await;
+    let far = open(&config).await;
+    create(&near, &key("dir/a"), b"x").await;
+    for cut in 1..=3 {
+        let mut watch = far.watch(&key("dir")).await.unwrap();
+        proxy.once(Mode::CutBefore);
+        until("the connection is cut", || async {
+            proxy.faults().cut_before >= cut
+        })
+        .await;
+        // It is connected again, in the same session.
+        far.get(&key("dir/a")).await.unwrap().unwrap();
+        let told = tokio::spawn(async move {
+            // A word about the past may be there still; what ends this is the break, or a word
+            // for each change.
+            for _ in 0..100 {
+                if watch.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        for n in 0..200 {
+            create(&near, &key(&format!("dir/{cut}-{n}")), b"y").await;
+            if told.is_finished() {
+                break;
+            }
+        }
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+        told.expect("the watch is deaf").unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_swallows_everything_ends_every_wait() {
     let (_server, proxy, config) = behind_a_proxy().await;

@@ -197,6 +197,16 @@ fn wiped(world: &mut World) -> Result<()> {
     world.audits_are_clean()
 }
 
+/// Two addresses of 10.9.0.0/16 in chunks (1,024 addresses) from which nobody was given anything.
+fn nobodys(given: &[Ipv4Addr]) -> Result<[Ipv4Addr; 2]> {
+    let is_free = |third: &u8| given.iter().all(|ip| ip.octets()[2] / 4 != third / 4);
+    let mut free = (100..=248).step_by(4).filter(is_free);
+    match (free.next(), free.next()) {
+        (Some(one), Some(two)) => Ok([one, two].map(|third| Ipv4Addr::new(10, 9, third, 1))),
+        _ => anyhow::bail!("no chunk is nobody's: {given:?}"),
+    }
+}
+
 fn rolled_back(world: &mut World) -> Result<()> {
     let addresses = settle(world)?;
     world.store.stop_all()?;
@@ -205,8 +215,9 @@ fn rolled_back(world: &mut World) -> Result<()> {
     world.joined()?;
     let before = world.one.epoch()?;
     // Of these the copy knows nothing: chunks that nobody had anything of.
-    let late = world.one.run("late", "blue", "--ip 10.9.200.1")?;
-    let other = world.two.run("late", "blue", "--ip 10.9.220.1")?;
+    let [late, other] = nobodys(&addresses)?;
+    let late = world.one.run("late", "blue", &format!("--ip {late}"))?;
+    let other = world.two.run("late", "blue", &format!("--ip {other}"))?;
     world.store.stop_all()?;
     world.store.restore_data()?;
     world.store.start_all()?;

@@ -109,14 +109,17 @@ impl AddressManager {
     async fn hear_for_ever(&self, directory: Key) {
         loop {
             let opened = timeout(BEAT_TIME, self.registry.store.watch(&directory)).await;
-            if let Ok(Ok(mut watch)) = opened {
-                // What happened before the watch was there shows now.
+            let Ok(Ok(mut watch)) = opened else {
+                sleep(AGAIN).await;
+                continue;
+            };
+            // What happened before the watch was there shows now.
+            self.hear().await;
+            while watch.changed().await.is_ok() {
                 self.hear().await;
-                while watch.changed().await.is_ok() {
-                    self.hear().await;
-                }
             }
-            sleep(AGAIN).await;
+            // Others wait for this host meanwhile: no longer than keeps a loop from being hot.
+            sleep(BREATH).await;
         }
     }
 
@@ -154,6 +157,8 @@ impl AddressManager {
 const BEAT_TIME: Duration = Duration::from_secs(3);
 /// Before another try at a store that is away.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Before a watch that broke is opened anew.
+const BREATH: Duration = Duration::from_millis(50);
 /// So many words of a host to one look at all hosts.
 const WIDE_EVERY: u32 = 4;
 /// Pools of one status: it must stay far below the store's 64 KiB.
