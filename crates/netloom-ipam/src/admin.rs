@@ -243,9 +243,11 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
 
 /// Addresses of a part that are in use, reserved ones and infrastructure included.
 fn used_in(live: &Live, ledger: &Ledger, part: Subnet) -> u128 {
-    let auxiliary = live.references.values().flat_map(|r| &r.auxiliary);
-    let infrastructure: BTreeSet<_> = auxiliary.chain(&live.gateway).collect();
-    let held = infrastructure.iter().filter(|ip| part.contains(***ip));
+    // One that lies in an own range is taken there.
+    let owned = |ip| live.key.subnet.index_of(ip);
+    let owned = |ip| owned(ip).is_some_and(|index| ledger.held.owns(index));
+    let held = live.infrastructure().into_iter();
+    let held = held.filter(|ip| part.contains(*ip) && !owned(*ip));
     let idle = ledger.cooling.iter().map(|(index, _)| index);
     let idle = idle.filter(|index| {
         let ip = live.key.subnet.nth(*index);

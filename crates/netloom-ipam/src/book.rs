@@ -147,7 +147,7 @@ impl Book {
             .get(&number)
             .expect("the pool was found or opened just now");
         match self.pools.get_mut(&key) {
-            Some(live) => live.follow(stored),
+            Some(live) => live.follow(stored, ledger),
             None => {
                 self.pools.insert(key, Live::new(number, stored, ledger));
             }
@@ -454,7 +454,8 @@ impl Book {
         let idle = ledger.cooling.iter().map(|(index, _)| index);
         let oldest = idle
             .filter(|index| part.contains(*index) && ledger.held.owns(*index))
-            .find_map(|index| subnet.nth(index));
+            .filter_map(|index| subnet.nth(index))
+            .find(|ip| !live.is_infrastructure(*ip));
         match (oldest, self.habit) {
             (Some(ip), _) => Ok((ip, Source::Kept)),
             (None, Habit::ReuseFirst) => Err(Refusal::Absent(need)),

@@ -115,11 +115,17 @@ impl AddressManager {
         } else if outcome.is_err() {
             self.settle_leaving(pool).await?;
         }
-        let followed = self.follow_store(pool).await;
         match outcome {
-            Ok(()) => followed.map(|()| Ok(ip)),
-            Err(ChangeError::Conflict) => followed.map(|()| Err(Retry::Conflict)),
-            Err(ChangeError::Failed(error)) => Err(error),
+            Ok(()) => self.follow_own(pool).await.map(|()| Ok(ip)),
+            Err(ChangeError::Conflict) => {
+                let followed = self.follow_store(pool).await;
+                followed.map(|()| Err(Retry::Conflict))
+            }
+            Err(ChangeError::Failed(error)) => {
+                // Whatever came of it is told by the error; what can be read shows already.
+                let _ = self.follow_store(pool).await;
+                Err(error)
+            }
         }
     }
 

@@ -13,7 +13,8 @@ use std::net::IpAddr;
 /// A pool that is in use.
 ///
 /// Invariant: an address is free in `addresses` exactly if this host owns it, and it is neither in
-/// the ledger's slots, nor kept for somebody, nor cooling down.
+/// the ledger's slots, nor kept for somebody, nor cooling down, nor the pool's own. The last two may
+/// meet: after a store lost its past, its gateway may lie in a range that this host owns.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) key: PoolKey,
@@ -38,11 +39,11 @@ impl Live {
             addresses: AddressPool::new(subnet),
             claimed_out: BTreeSet::new(),
         };
-        live.follow(stored);
         for block in blocks(subnet, usable(subnet)) {
             // A new pool has nothing taken but what is not usable.
             let _ = live.addresses.allocate_block_at(block);
         }
+        live.follow(stored, ledger);
         for range in ledger.held.iter() {
             if range.state == RangeState::Owned {
                 live.open(range.part, ledger);
@@ -52,7 +53,8 @@ impl Live {
     }
 
     /// Takes over what the store says: references, gateway, auxiliary addresses.
-    pub(crate) fn follow(&mut self, stored: &StoredPool) {
+    pub(crate) fn follow(&mut self, stored: &StoredPool, ledger: &Ledger) {
+        let before = self.infrastructure();
         self.gateway = stored.pool.record.gateway;
         self.references = stored
             .references
@@ -60,6 +62,23 @@ impl Live {
             .map(|(nonce, stored)| (*nonce, stored.record.clone()))
             .collect();
         self.claimed_out.clear();
+        let now = self.infrastructure();
+        for ip in now.difference(&before) {
+            // What is nobody's here is taken in any case.
+            let _ = self.addresses.allocate_at(*ip);
+        }
+        for ip in before.difference(&now) {
+            let index = self.key.subnet.index_of(*ip);
+            if let Some(index) = index.filter(|index| !ledger.is_kept(*index)) {
+                self.free(index, ledger);
+            }
+        }
+    }
+
+    /// The gateway and the auxiliary addresses.
+    pub(crate) fn infrastructure(&self) -> BTreeSet<IpAddr> {
+        let auxiliary = self.references.values().flat_map(|r| &r.auxiliary);
+        auxiliary.chain(&self.gateway).copied().collect()
     }
 
     /// An owned range: what is free of it can be handed out.
@@ -94,6 +113,7 @@ impl Live {
     pub(crate) fn free(&mut self, index: u128, ledger: &Ledger) {
         if ledger.held.owns(index)
             && let Some(ip) = self.key.subnet.nth(index)
+            && !self.is_infrastructure(ip)
         {
             let _ = self.addresses.release(ip);
         }
@@ -186,6 +206,12 @@ pub(crate) fn gateway_held_by_others(stored: &StoredPool, nonce: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
+    use crate::records::{PoolRecord, PoolState, VERSION};
+    use crate::registry::Stored;
+    use crate::table::Table;
+    use netloom_core::store::Version;
+    use netloom_core::{AddressSpace, Timestamp};
 
     #[test]
     fn blocks_cover_a_part_exactly() {
@@ -225,5 +251,58 @@ mod tests {
             let Part { first, last } = usable(subnet);
             assert_eq!(handed, (first..=last).collect(), "{subnet}");
         }
+    }
+
+    fn stored(key: PoolKey, gateway: Option<IpAddr>) -> StoredPool {
+        let record = PoolRecord {
+            version: VERSION,
+            operation: String::new(),
+            generation: 1,
+            state: PoolState::Active,
+            gateway,
+        };
+        let version = Version::from_bytes([1]);
+        StoredPool {
+            key,
+            pool: Stored { record, version },
+            references: BTreeMap::new(),
+        }
+    }
+
+    /// After a store lost its past, another host's gateway was written again into what this host had
+    /// claimed meanwhile.
+    #[test]
+    fn a_gateway_in_an_own_range_is_handed_out_by_nobody() {
+        let subnet: Subnet = "10.0.0.0/24".parse().unwrap();
+        let space = AddressSpace::Global;
+        let key = PoolKey { space, subnet };
+        let mut table = Table::default();
+        let opened = Event::PoolOpened {
+            pool: 1,
+            space,
+            subnet,
+            generation: 1,
+        };
+        let part = Part { first: 0, last: 3 };
+        let owned = Event::RangeOwned {
+            pool: 1,
+            part,
+            generation: 1,
+            idle: Timestamp(0),
+        };
+        for event in [opened, owned] {
+            table.apply(event).unwrap();
+        }
+        let ledger = &table.pools[&1];
+        let handed_out = |mut live: Live| -> Vec<u128> {
+            let all = std::iter::from_fn(|| live.addresses.allocate().ok());
+            all.filter_map(|ip| subnet.index_of(ip)).collect()
+        };
+        let mut live = Live::new(1, &stored(key, None), ledger);
+        live.follow(&stored(key, subnet.nth(2)), ledger);
+        assert_eq!(handed_out(live), [1, 3]);
+        let mut live = Live::new(1, &stored(key, subnet.nth(2)), ledger);
+        live.follow(&stored(key, None), ledger);
+        assert_eq!(handed_out(live), [1, 2, 3]);
     }
 }

@@ -51,7 +51,7 @@ impl AddressManager {
             match outcome {
                 Ok(()) => {
                     crash_point!("ipam.pool.after_grant");
-                    self.follow_store(reference.pool).await?;
+                    self.follow_own(reference.pool).await?;
                     let id = reference.id();
                     return Ok(PoolGrant { id, subnet });
                 }
@@ -150,14 +150,32 @@ impl AddressManager {
 
     /// Reads a pool again and brings the memory in line with it.
     pub(crate) async fn follow_store(&self, pool: PoolKey) -> Result<(), IpamError> {
-        match self.registry.pool(pool).await? {
-            Some(stored) => {
-                self.follow(&stored).await?;
-                // Before anybody hears of it: a store may lose it, and this host be restarted then.
-                self.mirror.keep_pool(&self.registry.keys, &stored).await
-            }
-            None => Ok(()),
+        self.followed(pool).await.map(|_| ())
+    }
+
+    /// The same for a pool of which this host was just given something. A store that lost it at
+    /// once lost it for all: nobody would write again what was never read.
+    pub(crate) async fn follow_own(&self, pool: PoolKey) -> Result<(), IpamError> {
+        match self.followed(pool).await? {
+            Some(()) => Ok(()),
+            None => Err(IpamError::Unavailable {
+                what: format!(
+                    "the store lost the pool {} right after it was changed; try again",
+                    pool.subnet
+                ),
+                source: None,
+            }),
         }
+    }
+
+    async fn followed(&self, pool: PoolKey) -> Result<Option<()>, IpamError> {
+        let Some(stored) = self.registry.pool(pool).await? else {
+            return Ok(None);
+        };
+        self.follow(&stored).await?;
+        // Before anybody hears of it: a store may lose it, and this host be restarted then.
+        let keys = &self.registry.keys;
+        self.mirror.keep_pool(keys, &stored).await.map(Some)
     }
 
     /// Brings the memory in line with what was read of a pool. That a reference of this host is gone

@@ -203,6 +203,10 @@ impl Member {
         if look.turn != state.turns {
             return Verdict::Stale;
         }
+        if let Standing::Stopped { why } = &state.standing {
+            // A person's business; whatever the store shows now, it ends with a restart.
+            return Verdict::Stop(why.clone());
+        }
         state.turns += 1;
         let mut verdict = judge(&state.me, &state.memory, &look);
         if let Some(joined) = &state.joined
