@@ -32,6 +32,7 @@ impl AddressManager {
                     return settle(ticket).await;
                 }
                 Err(Unreserved::Absent(pool, need)) => {
+                    self.look_after_healing().await?;
                     if self.fetch(pool, need, deadline).await? == Fetched::Nothing {
                         break;
                     }

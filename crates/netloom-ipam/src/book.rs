@@ -155,6 +155,34 @@ impl Book {
         Ok(())
     }
 
+    /// Follows the store to a former life of a pool, if nothing of a later one is this host's.
+    pub(crate) fn leave_lost_lives(
+        &mut self,
+        stored: &StoredPool,
+        host: &str,
+    ) -> Result<(), IpamError> {
+        let key = stored.key;
+        let live = self.pools.get(&key);
+        let mut references = live.into_iter().flat_map(|live| live.references.values());
+        if references.any(|reference| reference.host == host) {
+            return Ok(());
+        }
+        let is_later = |ledger: &Ledger| {
+            ledger.key == key && ledger.generation > stored.pool.record.generation
+        };
+        let ledgers = self.table.pools.iter();
+        let later: Vec<_> = ledgers.filter(|(_, ledger)| is_later(ledger)).collect();
+        if later.is_empty() || later.iter().any(|(_, ledger)| !ledger.is_blank()) {
+            return Ok(());
+        }
+        let later: Vec<u32> = later.into_iter().map(|(number, _)| *number).collect();
+        for pool in later {
+            self.note_unwaited(Event::PoolClosed { pool })?;
+            self.pools.retain(|_, live| live.number != pool);
+        }
+        self.follow(stored)
+    }
+
     /// Whether another ledger holds what a pool names: while a host's own pool becomes one of all,
     /// and after it did. With two ledgers its addresses would be handed out twice.
     fn has_twin(&self, key: PoolKey) -> bool {

@@ -43,6 +43,7 @@ impl AddressManager {
         reference: Reference,
         want: Want,
     ) -> Result<Option<IpAddr>, IpamError> {
+        self.look_after_healing().await?;
         let _one_at_a_time = self.changes.lock().await;
         let deadline = self.deadline();
         for _ in 0..CONFLICTS_MAX {

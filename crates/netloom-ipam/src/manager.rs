@@ -141,6 +141,7 @@ impl AddressManager {
                     self.until(end, self.want(reference, Want::Use)).await?;
                 }
                 Err(Refusal::Absent(need)) => {
+                    self.until(end, self.look_after_healing()).await?;
                     let deadline = *deadline.get_or_insert_with(|| self.deadline());
                     let fetch = self.fetch(reference.pool, need, deadline);
                     self.until(end, fetch).await?;

@@ -289,6 +289,11 @@ impl Ledger {
             || self.cooling.contains(index)
     }
 
+    /// Whether nothing of this life is the host's.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.held.is_empty() && self.slots.is_empty() && self.reserved.is_empty()
+    }
+
     /// How many addresses this host could hand out.
     pub(crate) fn free(&self) -> u128 {
         let idle = |(index, _): &(&u128, _)| !self.slots.contains_key(index);

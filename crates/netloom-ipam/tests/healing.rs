@@ -12,7 +12,9 @@ mod common;
 use common::machine::*;
 use common::store::Fault;
 use common::{exact, gateway, ip, mac, this};
-use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
+use netloom_core::{
+    ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, Standing,
+};
 use netloom_types::HostId;
 use std::collections::BTreeSet;
 
@@ -278,6 +280,41 @@ async fn two_owners_by_a_store_that_went_back_unseen_are_one_again_after_healing
         }
         assert!(!again.is_empty());
     }
+}
+
+/// The only one who has anything of the pool has it in a former life: a claim in the later one, which
+/// another host remembers, would take the place of what is in use.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_back_in_a_former_life_is_claimed_in_that_life() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let pool = network(&first, "10.9.0.0/24").await.id;
+    let taken = take(&first, &pool, 1).await.unwrap();
+    let (old, seen) = (one.copy(), one.mirror.snapshot());
+    first.release_address(&pool, taken).await.unwrap();
+    first.release_pool(&pool).await.unwrap();
+    // The second life, of which the other host has nothing.
+    network(&first, "10.9.0.0/24").await;
+    let shared = network(&second, "10.9.0.0/24").await.id;
+    second.release_pool(&shared).await.unwrap();
+    pass(60).await;
+    drop(first);
+    store.wipe();
+    one.mirror.restore(&seen);
+    let first = old.start().await;
+    assert_eq!(first.initialise().await.unwrap(), 2);
+    pass(60).await;
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    let holder = ReservedFor::Explicit;
+    let reserved = second.reserve(Reservation { ip: taken, holder }).await;
+    assert!(reserved.is_err(), "{taken} is in use");
+    let more = take(&first, &pool, 2).await.unwrap();
+    let shared = network(&second, "10.9.0.0/24").await.id;
+    let other = take(&second, &shared, 3).await.unwrap();
+    assert_eq!(BTreeSet::from([taken, more, other]).len(), 3);
 }
 
 /// Whoever began the epoch had not met the third host; the first one had, and speaks for it.

@@ -88,10 +88,16 @@ impl Sim {
                 host.disk.set_trouble(Trouble::NextSync);
                 // A journal that failed stays failed: the supervisor starts another process.
                 let restarts = Arc::clone(host);
+                let failed = host.gate();
                 let undo = move || {
                     restarts.disk.set_trouble(Trouble::None);
-                    restarts.kill();
-                    restarts.start();
+                    let now = restarts.gate();
+                    let same = now.zip(failed).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b));
+                    // One that was started since is not the supervisor's business.
+                    if same {
+                        restarts.kill();
+                        restarts.start();
+                    }
                 };
                 later(random.millis(500, 4000), undo);
             }

@@ -80,17 +80,31 @@ impl Sim {
             let what = format!("h{host}: {standing}");
             self.world.broken(Promise::Recovery, what);
         }
-        for host in self.living() {
-            for id in self.host(host).take_undead() {
-                self.release_pool(host, id).await;
-            }
-        }
+        self.release_undead().await;
         // An answer that came after its network had gone is nobody's gateway.
         let mut facts = self.world.facts();
         let networks = |pool, host| self.host(host).network(pool).is_some();
         facts
             .gateways
             .retain(|(pool, host), _| networks(*pool, *host));
+    }
+
+    /// Gives back what no host took back in the trouble; one that is still being started again fails
+    /// once more.
+    async fn release_undead(&self) {
+        for _ in 0..JOIN_TRIES {
+            let mut is_left = false;
+            for host in self.living() {
+                for id in self.host(host).take_undead() {
+                    is_left = true;
+                    self.release_pool(host, id).await;
+                }
+            }
+            if !is_left {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// Undoes what lasts; trouble that began late may end later than this.

@@ -30,6 +30,8 @@ struct Inner {
     rows: BTreeMap<Key, Row>,
     mark: u64,
     identity: String,
+    /// Counts how often it lost its past.
+    lives: u64,
     watches: Vec<(Key, Arc<Bell>)>,
     reads: u64,
     commits: u64,
@@ -150,11 +152,17 @@ impl Ground {
         }
     }
 
+    /// Whose messages it takes: what is put back was stopped before, and its connections went with it.
+    pub(crate) fn life(&self) -> u64 {
+        self.inner().lives
+    }
+
     /// Goes back; versions are used again, as by a store whose files were put back.
     pub(crate) fn restore(&self, snapshot: &Snapshot, identity: Option<&str>) {
         let mut inner = self.inner();
         inner.rows.clone_from(&snapshot.rows);
         inner.mark = snapshot.mark;
+        inner.lives += 1;
         if let Some(identity) = identity {
             identity.clone_into(&mut inner.identity);
         }

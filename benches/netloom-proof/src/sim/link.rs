@@ -241,8 +241,9 @@ impl Link {
         transaction: Transaction,
         tell: oneshot::Sender<Result<Committed, CommitError>>,
     ) {
+        let life = self.0.ground.life();
         rest(fate.out).await;
-        if self.is_cut() {
+        if self.is_cut() || self.0.ground.life() != life {
             return;
         }
         let copy = fate.doubled.then(|| transaction.clone());
@@ -252,7 +253,7 @@ impl Link {
             tokio::spawn(async move {
                 let pause = link.state().random.millis(1, 3000);
                 sleep(pause).await;
-                if !link.is_cut() {
+                if !link.is_cut() && link.0.ground.life() == life {
                     drop(link.0.ground.commit(link.0.host, copy));
                 }
             });

@@ -136,6 +136,19 @@ impl AddressManager {
         self.mirror.keep_pools(&self.registry.keys, &pools).await
     }
 
+    /// Follows the store to a former life of a pool, where this host has nothing of a later one: all
+    /// have spoken, and nobody else has either. A claim in the later life would take the place of
+    /// what others have in the former one.
+    pub(crate) async fn leave_lost_lives(&self) -> Result<(), IpamError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let pools = all_pools(&self.registry, &*self.registry.store).await?;
+        self.member.confirm_past().await?;
+        for stored in pools.iter().filter(|stored| stored.is_active()) {
+            self.book().leave_lost_lives(stored, self.registry.host())?;
+        }
+        Ok(())
+    }
+
     /// Whether a pool that this host uses is not among these.
     fn misses_own(&self, pools: &[StoredPool]) -> bool {
         let me = self.registry.host();

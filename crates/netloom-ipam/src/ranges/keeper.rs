@@ -41,6 +41,7 @@ impl AddressManager {
     /// # Errors
     /// When the store or the journal does not take a change; the next call tries again.
     pub async fn keep(&self) -> Result<(), IpamError> {
+        self.look_after_healing().await?;
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
         let mut outcome = Ok(());
         for pool in pools {
