@@ -12,9 +12,7 @@ mod common;
 use common::machine::*;
 use common::store::Fault;
 use common::{exact, gateway, ip, mac, this};
-use netloom_core::{
-    ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, Standing,
-};
+use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, Standing};
 use netloom_types::HostId;
 use std::collections::BTreeSet;
 

@@ -58,9 +58,8 @@ async fn listen(mut watcher: PersistentWatcher, wake: watch::Sender<()>) {
 #[async_trait]
 impl Watch for NodeWatch {
     async fn changed(&mut self) -> Result<(), StoreError> {
-        self.woken
-            .changed()
-            .await
-            .map_err(|_| StoreError::Unavailable(Some("the watch ended with its connection".into())))
+        self.woken.changed().await.map_err(|_| {
+            StoreError::Unavailable(Some("the watch ended with its connection".into()))
+        })
     }
 }

@@ -118,7 +118,7 @@ async fn make_networks(host: Arc<Host>, caller: u8) -> anyhow::Result<()> {
 }
 
 /// Of a hundred requests, those that name the address.
-const BY_VALUE: u64 = 25;
+const BY_VALUE: u64 = 10;
 /// How long a host may want most of a pool.
 const TURN_NS: u64 = 4_000_000_000;
 const PAUSE: Duration = Duration::from_millis(20);

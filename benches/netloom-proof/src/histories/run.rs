@@ -69,7 +69,7 @@ pub fn run(args: RunArgs) -> Result<HistoryReport> {
         ended.extend(site.revive()?);
         // The first calls shall find the store there.
         if site.operations() > 0 {
-            trouble.step(&mut site)?;
+            trouble.step(&mut site, began.elapsed())?;
         }
         if told.elapsed() > TELL_EVERY {
             told = Instant::now();

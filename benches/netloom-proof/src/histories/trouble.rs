@@ -96,8 +96,10 @@ impl Trouble {
         }
     }
 
-    /// Ends what is over, and begins something new if little is going on.
-    pub(super) fn step(&mut self, site: &mut Site) -> Result<()> {
+    /// Ends what is over, and begins something new if little is going on. Rough times and calm ones
+    /// take turns: what a fault leaves behind must not be needed by the next, and most calls are
+    /// answered in calm times.
+    pub(super) fn step(&mut self, site: &mut Site, since: Duration) -> Result<()> {
         let now = Instant::now();
         let mut place = 0;
         while let Some(lasting) = self.lasting.get(place) {
@@ -109,7 +111,11 @@ impl Trouble {
             }
         }
         // A host alone is killed only; it shall come to something between its deaths.
-        let lively = site.servers.is_some() || self.random.percent(10);
+        let is_calm = (since.as_secs() / TURN.as_secs()) % 2 == 1;
+        let lively = match site.servers {
+            Some(_) => !is_calm,
+            None => self.random.percent(10),
+        };
         if self.lasting.len() < LASTING_MAX && lively {
             self.begin(site)?;
         }
@@ -272,3 +278,5 @@ fn end(site: &mut Site, undo: Undo) -> Result<()> {
 
 /// Faults at one time.
 const LASTING_MAX: usize = 2;
+/// How long a rough time lasts, and a calm one.
+const TURN: Duration = Duration::from_secs(20);
