@@ -32,7 +32,7 @@ impl AddressManager {
                     return settle(ticket).await;
                 }
                 Err(Unreserved::Absent(pool, need)) => {
-                    self.look_after_healing().await?;
+                    self.follow_life(pool).await?;
                     if self.fetch(pool, need, deadline).await? == Fetched::Nothing {
                         break;
                     }
@@ -252,7 +252,8 @@ fn used_in(live: &Live, ledger: &Ledger, part: Subnet) -> u128 {
     let idle = ledger.cooling.iter().map(|(index, _)| index);
     let idle = idle.filter(|index| {
         let ip = live.key.subnet.nth(*index);
-        ledger.held.owns(*index) && ip.is_some_and(|ip| part.contains(ip))
+        ledger.held.owns(*index)
+            && ip.is_some_and(|ip| part.contains(ip) && !live.is_infrastructure(ip))
     });
     taken_in(live, ledger, part).saturating_sub(idle.count() as u128) + held.count() as u128
 }

@@ -155,32 +155,40 @@ impl Book {
         Ok(())
     }
 
-    /// Follows the store to a former life of a pool, if nothing of a later one is this host's.
-    pub(crate) fn leave_lost_lives(
+    /// Whether the store has a pool in a former life than is known here, and nothing of the later one
+    /// is this host's.
+    pub(crate) fn is_lost_life(&self, stored: &StoredPool, host: &str) -> bool {
+        let live = self.pools.get(&stored.key);
+        let mut references = live.into_iter().flat_map(|live| live.references.values());
+        let mut later = self.lives_after(stored).peekable();
+        stored.is_active()
+            && later.peek().is_some()
+            && later.all(|(_, ledger)| ledger.is_blank())
+            && !references.any(|reference| reference.host == host)
+    }
+
+    /// Follows the store to a former life of a pool, if nothing of the later one is this host's.
+    pub(crate) fn leave_lost_life(
         &mut self,
         stored: &StoredPool,
         host: &str,
     ) -> Result<(), IpamError> {
-        let key = stored.key;
-        let live = self.pools.get(&key);
-        let mut references = live.into_iter().flat_map(|live| live.references.values());
-        if references.any(|reference| reference.host == host) {
+        if !self.is_lost_life(stored, host) {
             return Ok(());
         }
-        let is_later = |ledger: &Ledger| {
-            ledger.key == key && ledger.generation > stored.pool.record.generation
-        };
-        let ledgers = self.table.pools.iter();
-        let later: Vec<_> = ledgers.filter(|(_, ledger)| is_later(ledger)).collect();
-        if later.is_empty() || later.iter().any(|(_, ledger)| !ledger.is_blank()) {
-            return Ok(());
-        }
-        let later: Vec<u32> = later.into_iter().map(|(number, _)| *number).collect();
+        let later: Vec<u32> = self.lives_after(stored).map(|(number, _)| number).collect();
         for pool in later {
             self.note_unwaited(Event::PoolClosed { pool })?;
             self.pools.retain(|_, live| live.number != pool);
         }
         self.follow(stored)
+    }
+
+    fn lives_after(&self, stored: &StoredPool) -> impl Iterator<Item = (u32, &Ledger)> {
+        let (key, generation) = (stored.key, stored.pool.record.generation);
+        let ledgers = self.table.pools.iter();
+        let later = ledgers.filter(move |(_, l)| l.key == key && l.generation > generation);
+        later.map(|(number, ledger)| (*number, ledger))
     }
 
     /// Whether another ledger holds what a pool names: while a host's own pool becomes one of all,
@@ -463,10 +471,11 @@ impl Book {
         if let Some(ip) = wish.wanted {
             return choose_named(live, ledger, wish, ip);
         }
-        let mine = ledger
-            .reserved
-            .iter()
-            .find(|(index, holder)| !ledger.slots.contains_key(index) && is_for(holder, wish));
+        let mine = ledger.reserved.iter().find(|(index, holder)| {
+            !ledger.slots.contains_key(index)
+                && is_for(holder, wish)
+                && !live.is_infrastructure_at(**index)
+        });
         if let Some(ip) = mine.and_then(|(index, _)| subnet.nth(*index)) {
             return Ok((ip, Source::Kept));
         }

@@ -43,7 +43,7 @@ impl AddressManager {
         reference: Reference,
         want: Want,
     ) -> Result<Option<IpAddr>, IpamError> {
-        self.look_after_healing().await?;
+        self.follow_life(reference.pool).await?;
         let _one_at_a_time = self.changes.lock().await;
         let deadline = self.deadline();
         for _ in 0..CONFLICTS_MAX {
@@ -90,6 +90,7 @@ impl AddressManager {
                 Err(retry) => return Ok(Err(retry)),
             },
         };
+        let operation = record.operation.clone();
         let change = PoolChange {
             key: pool,
             pool: (record, Some(stored.pool.version.clone())),
@@ -113,18 +114,21 @@ impl AddressManager {
         ) = (&outcome, &held)
         {
             self.note_left(*life, gift)?;
-        } else if outcome.is_err() {
-            self.settle_leaving(pool).await?;
         }
         match outcome {
-            Ok(()) => self.follow_own(pool).await.map(|()| Ok(ip)),
+            Ok(()) => {
+                let followed = self.follow_own(reference, &operation).await;
+                followed.map(|()| Ok(ip))
+            }
             Err(ChangeError::Conflict) => {
+                self.settle_leaving(pool).await?;
                 let followed = self.follow_store(pool).await;
                 followed.map(|()| Err(Retry::Conflict))
             }
             Err(ChangeError::Failed(error)) => {
-                // Whatever came of it is told by the error; what can be read shows already.
-                let _ = self.follow_store(pool).await;
+                // What fails now is settled before the next try; the first error tells most.
+                let settled = self.settle_leaving(pool).await;
+                let _ = settled.and(self.follow_store(pool).await);
                 Err(error)
             }
         }

@@ -141,6 +141,11 @@ impl Live {
         self.gateway == Some(ip) || self.is_auxiliary(ip)
     }
 
+    pub(crate) fn is_infrastructure_at(&self, index: u128) -> bool {
+        let ip = self.key.subnet.nth(index);
+        ip.is_some_and(|ip| self.is_infrastructure(ip))
+    }
+
     pub(crate) fn is_auxiliary(&self, ip: IpAddr) -> bool {
         self.references.values().any(|r| r.auxiliary.contains(&ip))
     }

@@ -141,7 +141,7 @@ impl AddressManager {
                     self.until(end, self.want(reference, Want::Use)).await?;
                 }
                 Err(Refusal::Absent(need)) => {
-                    self.until(end, self.look_after_healing()).await?;
+                    self.until(end, self.follow_life(reference.pool)).await?;
                     let deadline = *deadline.get_or_insert_with(|| self.deadline());
                     let fetch = self.fetch(reference.pool, need, deadline);
                     self.until(end, fetch).await?;

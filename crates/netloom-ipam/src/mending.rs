@@ -196,7 +196,7 @@ impl AddressManager {
 
     /// Makes an address this host's, if nobody else has it; whether it is.
     pub(crate) async fn own(&self, pool: PoolKey, index: u128) -> Result<bool, IpamError> {
-        self.look_after_healing().await?;
+        self.follow_life(pool).await?;
         let need = Need::Exactly(index);
         match self.fetch(pool, need, self.deadline()).await {
             Ok(fetched) => Ok(fetched == Fetched::Some),

@@ -43,6 +43,7 @@ impl AddressManager {
             let before = stored.iter().find(|p| p.key.subnet == subnet);
             let reference = self.new_reference(wanted.space, subnet);
             let change = self.grant(&wanted, reference, before);
+            let operation = change.pool.0.operation.clone();
             crash_point!("ipam.pool.before_grant");
             let outcome = match before.filter(|p| p.is_active()) {
                 Some(_) => self.registry.change(change).await,
@@ -51,7 +52,7 @@ impl AddressManager {
             match outcome {
                 Ok(()) => {
                     crash_point!("ipam.pool.after_grant");
-                    self.follow_own(reference.pool).await?;
+                    self.follow_own(reference, &operation).await?;
                     let id = reference.id();
                     return Ok(PoolGrant { id, subnet });
                 }
@@ -150,32 +151,40 @@ impl AddressManager {
 
     /// Reads a pool again and brings the memory in line with it.
     pub(crate) async fn follow_store(&self, pool: PoolKey) -> Result<(), IpamError> {
-        self.followed(pool).await.map(|_| ())
+        match self.registry.pool(pool).await? {
+            Some(stored) => self.followed(&stored).await,
+            None => Ok(()),
+        }
     }
 
-    /// The same for a pool of which this host was just given something. A store that lost it at
+    /// The same after a change of a reference of this host by `operation`. A store that lost it at
     /// once lost it for all: nobody would write again what was never read.
-    pub(crate) async fn follow_own(&self, pool: PoolKey) -> Result<(), IpamError> {
-        match self.followed(pool).await? {
-            Some(()) => Ok(()),
+    pub(crate) async fn follow_own(
+        &self,
+        reference: Reference,
+        operation: &str,
+    ) -> Result<(), IpamError> {
+        let stored = self.registry.pool(reference.pool).await?;
+        let stored = stored.filter(|stored| {
+            let own = stored.references.get(&reference.nonce);
+            own.is_some_and(|own| own.record.operation == operation)
+        });
+        match stored {
+            Some(stored) => self.followed(&stored).await,
             None => Err(IpamError::Unavailable {
                 what: format!(
-                    "the store lost the pool {} right after it was changed; try again",
-                    pool.subnet
+                    "the store lost a change of the pool {} right after it took it; try again",
+                    reference.pool.subnet
                 ),
                 source: None,
             }),
         }
     }
 
-    async fn followed(&self, pool: PoolKey) -> Result<Option<()>, IpamError> {
-        let Some(stored) = self.registry.pool(pool).await? else {
-            return Ok(None);
-        };
-        self.follow(&stored).await?;
+    async fn followed(&self, stored: &StoredPool) -> Result<(), IpamError> {
+        self.follow(stored).await?;
         // Before anybody hears of it: a store may lose it, and this host be restarted then.
-        let keys = &self.registry.keys;
-        self.mirror.keep_pool(keys, &stored).await.map(Some)
+        self.mirror.keep_pool(&self.registry.keys, stored).await
     }
 
     /// Brings the memory in line with what was read of a pool. That a reference of this host is gone

@@ -105,6 +105,8 @@ impl Sim {
             }
             sleep(Duration::from_secs(1)).await;
         }
+        let what = "a network's pool is not taken back".to_owned();
+        self.world.broken(Promise::Recovery, what);
     }
 
     /// Undoes what lasts; trouble that began late may end later than this.

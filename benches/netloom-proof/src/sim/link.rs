@@ -223,8 +223,8 @@ impl Link {
         }
         // What was sent arrives even if the sender is gone by then.
         let (tell, told) = oneshot::channel();
-        let link = self.clone();
-        tokio::spawn(async move { link.carry(fate, transaction, tell).await });
+        let (link, life) = (self.clone(), self.0.ground.life());
+        tokio::spawn(async move { link.carry(fate, life, transaction, tell).await });
         let told = tokio::time::timeout(REQUEST_TIME, told).await;
         if let Ok(Ok(outcome)) = told {
             return outcome;
@@ -238,10 +238,10 @@ impl Link {
     async fn carry(
         &self,
         fate: Fate,
+        life: u64,
         transaction: Transaction,
         tell: oneshot::Sender<Result<Committed, CommitError>>,
     ) {
-        let life = self.0.ground.life();
         rest(fate.out).await;
         if self.is_cut() || self.0.ground.life() != life {
             return;

@@ -45,6 +45,9 @@ pub(super) fn choose_named(
     ip: IpAddr,
 ) -> Result<(IpAddr, Source), Refusal> {
     let index = live.key.subnet.index_of(ip).unwrap_or_default();
+    if let Some(error) = infrastructural(live, ip) {
+        return Err(Refusal::Error(error));
+    }
     if let Some(holder) = ledger.reserved.get(&index) {
         return if admits(holder, wish) {
             Ok((ip, Source::Kept))
@@ -54,9 +57,6 @@ pub(super) fn choose_named(
                 told(holder)
             ))))
         };
-    }
-    if let Some(error) = infrastructural(live, ip) {
-        return Err(Refusal::Error(error));
     }
     if !ledger.held.owns(index) {
         return Err(Refusal::Absent(Need::Exactly(index)));

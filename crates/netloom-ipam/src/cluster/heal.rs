@@ -326,7 +326,7 @@ impl AddressManager {
             // A store that lost its past just now holds nothing of anybody, and that is no word of
             // another host's.
             self.member.confirm_past().await?;
-            if !self.member.healed() {
+            if self.member.healed().is_none() {
                 return Err(contended());
             }
             for stored in read {

@@ -104,6 +104,7 @@ impl Member {
                 Verdict::Join => return Ok(()),
                 // This host changed something meanwhile, and the look tells nothing.
                 Verdict::Stale => {}
+                Verdict::Stop(why) => return Err(unavailable(why)),
                 _ => {
                     self.astray.notify_one();
                     return Err(unavailable(

@@ -182,14 +182,28 @@ impl Member {
         self.state().standing.clone()
     }
 
-    /// Whether healing ended, and nobody looked yet what it left this host.
-    pub(super) fn healed(&self) -> bool {
+    /// The epoch, if healing ended and nobody looked yet what it left this host.
+    pub(super) fn healed(&self) -> Option<u64> {
         let state = self.state();
-        state.unchecked && matches!(state.standing, Standing::Joined)
+        let healed = state.unchecked && matches!(state.standing, Standing::Joined);
+        healed.then_some(state.memory.epoch)
     }
 
-    pub(super) fn is_checked(&self) {
-        self.state().unchecked = false;
+    /// What was left of `epoch` was looked at; a later one counts for itself.
+    pub(super) fn is_checked(&self, epoch: u64) {
+        let mut state = self.state();
+        if state.memory.epoch == epoch && matches!(state.standing, Standing::Joined) {
+            state.unchecked = false;
+        }
+    }
+
+    /// Whether nobody looked yet what healing, or the time in which this host was off, left it.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.state().unchecked
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        matches!(self.state().standing, Standing::Joined)
     }
 
     pub(super) fn is_healing(&self) -> bool {

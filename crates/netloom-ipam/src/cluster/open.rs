@@ -133,18 +133,49 @@ impl AddressManager {
                 self.follow(stored).await?;
             }
         }
+        self.leave_lost_lives(&pools).await?;
         self.mirror.keep_pools(&self.registry.keys, &pools).await
+    }
+
+    /// Before anything of a pool is claimed after healing: the life in which the store has it.
+    ///
+    /// # Errors
+    /// When the store does not tell.
+    pub(crate) async fn follow_life(&self, pool: PoolKey) -> Result<(), IpamError> {
+        if !self.member.is_unchecked() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.changes.lock().await;
+        if !self.member.is_unchecked() {
+            return Ok(());
+        }
+        let Some(stored) = self.registry.pool(pool).await? else {
+            return Ok(());
+        };
+        let known = self.book().table.newest(pool);
+        if known <= Some(stored.pool.record.generation) {
+            self.follow(&stored).await?;
+        }
+        self.leave_lost_lives(&[stored]).await
     }
 
     /// Follows the store to a former life of a pool, where this host has nothing of a later one: all
     /// have spoken, and nobody else has either. A claim in the later life would take the place of
     /// what others have in the former one.
-    pub(crate) async fn leave_lost_lives(&self) -> Result<(), IpamError> {
-        let _one_at_a_time = self.changes.lock().await;
-        let pools = all_pools(&self.registry, &*self.registry.store).await?;
+    async fn leave_lost_lives(&self, pools: &[StoredPool]) -> Result<(), IpamError> {
+        let me = self.registry.host();
+        let is_lost = |stored: &&StoredPool| self.book().is_lost_life(stored, me);
+        let lost: Vec<&StoredPool> = pools.iter().filter(is_lost).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
         self.member.confirm_past().await?;
-        for stored in pools.iter().filter(|stored| stored.is_active()) {
-            self.book().leave_lost_lives(stored, self.registry.host())?;
+        if !self.member.is_joined() {
+            // Somebody has yet to speak; nothing can be claimed until then.
+            return Ok(());
+        }
+        for stored in lost {
+            self.book().leave_lost_life(stored, me)?;
         }
         Ok(())
     }

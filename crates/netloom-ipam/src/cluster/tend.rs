@@ -75,7 +75,12 @@ impl AddressManager {
         }
         // What did not come off when this host joined; until then nobody else knows these pools.
         self.promote_all().await?;
-        self.look_after_healing().await?;
+        if let Some(epoch) = self.member.healed() {
+            // A pool may have begun another life since, or be back in a former one.
+            self.follow_all().await?;
+            self.check_ranges().await?;
+            self.member.is_checked(epoch);
+        }
         if let Some(hosts) = hosts {
             self.mirror.keep_hosts(&hosts).await?;
             self.member.listen(Instant::now() + BEAT_TIME).await?;
@@ -83,22 +88,6 @@ impl AddressManager {
         }
         self.member.note_memory();
         self.member.tell(self.clock.now(), self.shares()).await;
-        Ok(())
-    }
-
-    /// Once all have spoken, what the store says of this host's pools is read again before anything
-    /// is claimed: a pool may have begun another life since, or be back in a former one.
-    ///
-    /// # Errors
-    /// When the store does not tell; until it does, nothing is to be claimed.
-    pub(crate) async fn look_after_healing(&self) -> Result<(), IpamError> {
-        if !self.member.healed() {
-            return Ok(());
-        }
-        self.follow_all().await?;
-        self.leave_lost_lives().await?;
-        self.check_ranges().await?;
-        self.member.is_checked();
         Ok(())
     }
 

@@ -153,6 +153,14 @@ impl AddressManager {
         stored: &StoredChunk,
         taken: &[Taken],
     ) -> Result<(), RangeError> {
+        if self.member.is_unchecked() {
+            // In another life than the store's it would take the place of what others have.
+            let there = self.registry.pool(life.pool).await;
+            let there = there.map_err(RangeError::Refused)?;
+            if there.is_none_or(|there| there.pool.record.generation != life.generation) {
+                return Err(RangeError::Refused(contended()));
+            }
+        }
         let operation = self.registry.operation();
         let write = self
             .registry

@@ -316,6 +316,7 @@ impl AddressManager {
                     continue;
                 };
                 let idle = match ledger.cooling.since(at) {
+                    _ if live.is_infrastructure(ip) => continue,
                     Some(since) => since.0,
                     None if live.addresses.state(ip) == AddressState::Free => 0,
                     None => continue,

@@ -41,7 +41,6 @@ impl AddressManager {
     /// # Errors
     /// When the store or the journal does not take a change; the next call tries again.
     pub async fn keep(&self) -> Result<(), IpamError> {
-        self.look_after_healing().await?;
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
         let mut outcome = Ok(());
         for pool in pools {
@@ -53,6 +52,7 @@ impl AddressManager {
 
     async fn keep_pool(&self, pool: PoolKey) -> Result<(), IpamError> {
         let gate = self.gates.of(pool);
+        self.follow_life(pool).await?;
         self.settle(pool, &gate).await?;
         if self.is_alone() {
             return Ok(());

@@ -128,7 +128,11 @@ impl AddressManager {
             Need::Exactly(at) => ledger.held.owns(at),
             Need::Any(part) if self.is_alone() => live.has_fresh(part),
             Need::Any(part) => {
-                let idle = |(index, _)| part.contains(index) && ledger.held.owns(index);
+                let idle = |(index, _)| {
+                    part.contains(index)
+                        && ledger.held.owns(index)
+                        && !live.is_infrastructure_at(index)
+                };
                 live.has_fresh(part) || ledger.cooling.iter().any(idle)
             }
         }
