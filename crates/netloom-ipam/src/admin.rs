@@ -245,8 +245,10 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
 /// Addresses of a part that are in use, reserved ones and infrastructure included.
 fn used_in(live: &Live, ledger: &Ledger, part: Subnet) -> u128 {
     // One that lies in an own range is taken there.
-    let owned = |ip| live.key.subnet.index_of(ip);
-    let owned = |ip| owned(ip).is_some_and(|index| ledger.held.owns(index));
+    let owned = |ip| {
+        let index = live.key.subnet.index_of(ip);
+        index.is_some_and(|index| ledger.held.owns(index))
+    };
     let held = live.infrastructure().into_iter();
     let held = held.filter(|ip| part.contains(*ip) && !owned(*ip));
     let idle = ledger.cooling.iter().map(|(index, _)| index);

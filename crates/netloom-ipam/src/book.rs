@@ -488,11 +488,7 @@ impl Book {
         if self.habit == Habit::ClaimFirst && !live.claimed_out.contains(&part) {
             return Err(Refusal::Absent(need));
         }
-        let idle = ledger.cooling.iter().map(|(index, _)| index);
-        let oldest = idle
-            .filter(|index| part.contains(*index) && ledger.held.owns(*index))
-            .filter_map(|index| subnet.nth(index))
-            .find(|ip| !live.is_infrastructure(*ip));
+        let oldest = live.idle_in(part, ledger).next();
         match (oldest, self.habit) {
             (Some(ip), _) => Ok((ip, Source::Kept)),
             (None, Habit::ReuseFirst) => Err(Refusal::Absent(need)),

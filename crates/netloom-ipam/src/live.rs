@@ -127,6 +127,14 @@ impl Live {
         full.any(|full| !full)
     }
 
+    /// Addresses of a part that came back here and can be handed out again, oldest first.
+    pub(crate) fn idle_in(&self, part: Part, ledger: &Ledger) -> impl Iterator<Item = IpAddr> {
+        let idle = ledger.cooling.iter().map(|(index, _)| index);
+        idle.filter(move |index| part.contains(*index) && ledger.held.owns(*index))
+            .filter_map(|index| self.key.subnet.nth(index))
+            .filter(|ip| !self.is_infrastructure(*ip))
+    }
+
     /// A range of the pool, or all of it, without what is never handed out.
     pub(crate) fn part(&self, range: Option<Subnet>) -> Part {
         let all = usable(self.key.subnet);

@@ -97,8 +97,8 @@ impl Trouble {
     }
 
     /// Ends what is over, and begins something new if little is going on. Rough times and calm ones
-    /// take turns: what a fault leaves behind must not be needed by the next, and most calls are
-    /// answered in calm times.
+    /// take turns: what a fault leaves behind shows when nothing else is wrong, and most calls are
+    /// answered then.
     pub(super) fn step(&mut self, site: &mut Site, since: Duration) -> Result<()> {
         let now = Instant::now();
         let mut place = 0;
@@ -110,10 +110,10 @@ impl Trouble {
                 place += 1;
             }
         }
-        // A host alone is killed only; it shall come to something between its deaths.
         let is_calm = (since.as_secs() / TURN.as_secs()) % 2 == 1;
         let lively = match site.servers {
             Some(_) => !is_calm,
+            // A host alone is killed only; it shall come to something between its deaths.
             None => self.random.percent(10),
         };
         if self.lasting.len() < LASTING_MAX && lively {

@@ -127,14 +127,7 @@ impl AddressManager {
         match need {
             Need::Exactly(at) => ledger.held.owns(at),
             Need::Any(part) if self.is_alone() => live.has_fresh(part),
-            Need::Any(part) => {
-                let idle = |(index, _)| {
-                    part.contains(index)
-                        && ledger.held.owns(index)
-                        && !live.is_infrastructure_at(index)
-                };
-                live.has_fresh(part) || ledger.cooling.iter().any(idle)
-            }
+            Need::Any(part) => live.has_fresh(part) || live.idle_in(part, ledger).next().is_some(),
         }
     }
 
