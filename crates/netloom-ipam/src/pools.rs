@@ -93,12 +93,8 @@ impl AddressManager {
             let gateway = stored.pool.record.gateway;
             let dropped = known.record.auxiliary.iter().chain(&gateway);
             let dropped: Vec<_> = dropped.copied().filter(gone).collect();
-            // With the last reference the pool's life ends, and all runs of it.
-            let chunks = if last {
-                Vec::new()
-            } else {
-                self.unheld(&stored, dropped, &record.operation).await?
-            };
+            // Also with the last reference: after a store went back, hosts may find this life there.
+            let chunks = self.unheld(&stored, dropped, &record.operation).await?;
             if chunks.len() > CHUNKS_MAX {
                 self.shorten(&stored, reference).await?;
                 continue;

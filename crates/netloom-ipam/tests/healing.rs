@@ -280,6 +280,29 @@ async fn two_owners_by_a_store_that_went_back_unseen_are_one_again_after_healing
     }
 }
 
+/// A store that goes back to when a pool's life had ended may be asked to live it again, by a host
+/// that heard of neither its gateway nor its end: nobody would know that gateway any more.
+#[tokio::test(start_paused = true)]
+async fn a_life_that_ended_keeps_no_gateway_and_no_auxiliary_address() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let host = machine.start().await;
+    let pool = host.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
+    host.request_address(gateway(&pool)).await.unwrap();
+    for n in 1..=12 {
+        let wish = this(&pool, ip(&format!("10.9.{}.{n}", 4 * n)), None);
+        host.request_address(wish).await.unwrap();
+    }
+    let kept = || {
+        let values = store.values().into_iter();
+        let mut chunks = values.filter(|(key, _)| key.starts_with("chunks/"));
+        chunks.any(|(_, value)| String::from_utf8_lossy(&value).contains("\"pool\""))
+    };
+    assert!(kept(), "or the test looks at something else");
+    host.release_pool(&pool).await.unwrap();
+    assert!(!kept(), "{:?}", store.values());
+}
+
 /// The only one who has anything of the pool has it in a former life: a claim in the later one, which
 /// another host remembers, would take the place of what is in use.
 #[tokio::test(start_paused = true)]

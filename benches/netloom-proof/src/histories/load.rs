@@ -76,17 +76,20 @@ async fn release(host: &Host, pool: usize, random: &mut Random) -> anyhow::Resul
 }
 
 /// How many addresses of a pool a host wants now. In each pool one host wants most of it, and every
-/// few seconds it is the next one.
+/// few seconds it is the next one. Times in which all together want more than there is take turns with
+/// times of plenty: nearly each call of the ones changes a range, and most calls are of the others.
 fn goal(host: &Host, pool: usize, all: Subnet) -> usize {
     let hosts = u64::from(host.args.hosts);
     let size = size(all);
     let turn = now() / TURN_NS + u64::try_from(pool).unwrap_or(0);
+    let is_scarce = (now() / SCARCE_NS).is_multiple_of(2);
+    let (most, rest) = if is_scarce { (55, 46) } else { (40, 30) };
     let share = if hosts == 1 {
         size * (60 + 40 * (turn % 2)) / 100
     } else if turn % hosts == u64::from(host.args.number) {
-        size * 55 / 100
+        size * most / 100
     } else {
-        size * 46 / 100 / (hosts - 1)
+        size * rest / 100 / (hosts - 1)
     };
     usize::try_from(share).unwrap_or(usize::MAX)
 }
@@ -121,6 +124,9 @@ async fn make_networks(host: Arc<Host>, caller: u8) -> anyhow::Result<()> {
 const BY_VALUE: u64 = 10;
 /// How long a host may want most of a pool.
 const TURN_NS: u64 = 4_000_000_000;
+/// How long it is scarce; then there is plenty for as long. Not the period of the faults: each time meets
+/// both of the other.
+const SCARCE_NS: u64 = 13_000_000_000;
 const PAUSE: Duration = Duration::from_millis(20);
 const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Callers that make networks.

@@ -44,6 +44,8 @@ struct Inner {
     lie: Lie,
     /// Which process may write: those before are dead.
     process: u64,
+    /// Something that this process wrote failed.
+    failed: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -93,10 +95,17 @@ impl SimDisk {
     pub(crate) fn process(&self) -> ProcessDisk {
         let mut inner = self.inner();
         inner.process += 1;
+        inner.failed = false;
         ProcessDisk {
             disk: self.clone(),
             process: inner.process,
         }
+    }
+
+    /// Whether all that the running process wrote was taken, and the next write will be.
+    pub(crate) fn is_well(&self) -> bool {
+        let inner = self.inner();
+        !inner.failed && inner.trouble == Trouble::None
     }
 
     /// Takes over another disk's bytes: a cloned machine.
@@ -139,9 +148,10 @@ impl Inner {
         self.next
     }
 
-    fn room(&self) -> io::Result<()> {
+    fn room(&mut self) -> io::Result<()> {
         match self.trouble {
             Trouble::Full if self.lie != Lie::SilentlyFull => {
+                self.failed = true;
                 Err(io::ErrorKind::StorageFull.into())
             }
             _ => Ok(()),
@@ -248,6 +258,7 @@ impl DiskFile for SimFile {
         room.copy_from_slice(part);
         content.pending.push((offset, before, part.to_vec()));
         if full {
+            inner.failed = true;
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -257,6 +268,7 @@ impl DiskFile for SimFile {
         let mut inner = self.0.inner()?;
         if inner.trouble == Trouble::NextSync {
             inner.trouble = Trouble::None;
+            inner.failed = true;
             return Err(io::Error::other("an I/O error"));
         }
         if inner.lie == Lie::EarlySync {

@@ -226,9 +226,10 @@ impl Sim {
         }
         sleep(random.millis(200, 8000)).await;
         // A witness was told of changes of its own that are lost, more than one of them, because
-        // one may have been told to a caller that was gone, and remembers.
+        // one may have been told to a caller that was gone, and remembers: by a journal that takes it.
         let is_witness = |(host, before): (&Arc<Host>, &u64)| {
-            host.starts() == *before && host.gate().is_some() && host.link.take_seen() > 1
+            let runs = host.starts() == *before && host.gate().is_some();
+            runs && host.disk.is_well() && host.link.take_seen() > 1
         };
         let witnesses: Vec<bool> = self.hosts.iter().zip(&before).map(is_witness).collect();
         let lost = witnesses.contains(&true);

@@ -130,10 +130,13 @@ fn work(
                     }
                     let report = run_seed(seed, config);
                     let broken = !report.violations.is_empty();
-                    total
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .add(report);
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    total.add(report);
+                    if !until_broken && (broken || total.seeds.is_multiple_of(TELL_EVERY)) {
+                        let (done, broken) = (total.seeds, total.broken.values().sum::<u64>());
+                        let seconds = clock.monotonic().as_secs();
+                        eprintln!("{done} seeds in {seconds} s, {broken} promises broken");
+                    }
                     if broken && until_broken {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -146,5 +149,7 @@ fn work(
     total
 }
 
+/// Seeds between two lines for who waits.
+const TELL_EVERY: u64 = 10_000;
 /// Reports of broken runs that are kept for each promise.
 const EXAMPLES_EACH: u64 = 4;
