@@ -23,7 +23,7 @@ impl AddressManager {
     /// Keeps an address out of hand-out, once this host has it.
     async fn keep_out(&self, reservation: Reservation) -> Result<(), IpamError> {
         self.ready().await?;
-        let deadline = self.deadline();
+        let mut deadline = None;
         for _ in 0..STEPS_MAX {
             let reserved = self.book().reserve(reservation.clone());
             match reserved {
@@ -33,6 +33,7 @@ impl AddressManager {
                 }
                 Err(Unreserved::Absent(pool, need)) => {
                     self.follow_life(pool).await?;
+                    let deadline = *deadline.get_or_insert_with(|| self.deadline());
                     if self.fetch(pool, need, deadline).await? == Fetched::Nothing {
                         break;
                     }

@@ -1,6 +1,6 @@
 //! Records by which addresses of a pool change hands.
 
-use super::Record;
+use super::{Record, count};
 use crate::chunk::{Chunk, Holder, Run, Span};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -13,8 +13,10 @@ pub(crate) struct ChunkRecord {
     pub(crate) version: u32,
     pub(crate) operation: String,
     /// The life of the pool in which the runs hold; in a later one they are void.
+    #[serde(deserialize_with = "count")]
     pub(crate) generation: u64,
     /// Changes of hands in all lives: where the runs' generations come from.
+    #[serde(deserialize_with = "count")]
     pub(crate) counter: u64,
     /// The hosts that runs name, by their place here.
     pub(crate) owners: Vec<String>,

@@ -1,6 +1,6 @@
 //! Records of the hosts that share a store, and of the epoch that they are in.
 
-use super::{Record, checked_version};
+use super::{COUNT_MAX, Record, checked_version, count};
 use netloom_types::Subnet;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,10 @@ pub(crate) struct HostRecord {
     /// The journal's identity, 32 hexadecimal digits.
     pub(crate) journal: String,
     /// Counts the starts.
+    #[serde(deserialize_with = "count")]
     pub(crate) starts: u64,
     /// Counts the changes that it committed.
+    #[serde(deserialize_with = "count")]
     pub(crate) counter: u64,
 }
 
@@ -42,6 +44,7 @@ struct LoneHostRecord {
     operation: String,
     boot: String,
     journal: String,
+    #[serde(deserialize_with = "count")]
     generation: u64,
 }
 
@@ -77,6 +80,7 @@ pub(crate) const HOST_VERSION: u32 = 2;
 pub(crate) struct HealRecord {
     pub(crate) version: u32,
     pub(crate) operation: String,
+    #[serde(deserialize_with = "count")]
     pub(crate) epoch: u64,
     /// Ordered, without repetition.
     pub(crate) waiting: Vec<String>,
@@ -132,9 +136,10 @@ impl EpochRecord {
         if let Some(to) = text.strip_prefix(MOVED) {
             return Ok(Self::Moved(to.to_owned()));
         }
-        text.parse()
+        let number = text.parse().ok().filter(|number| *number <= COUNT_MAX);
+        number
             .map(Self::Number)
-            .map_err(|_| format!("holds {text:?}, which is no number"))
+            .ok_or_else(|| format!("holds {text:?}, which is no number of an epoch"))
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
         ] {
             assert_eq!(EpochRecord::decode(&epoch.encode()), Ok(epoch));
         }
-        for odd in [&b""[..], b"x", b"-1", b"\xff", b"18446744073709551616"] {
+        for odd in [&b""[..], b"x", b"-1", b"\xff", b"18446744073709551615"] {
             assert!(EpochRecord::decode(odd).is_err(), "{odd:?}");
         }
     }

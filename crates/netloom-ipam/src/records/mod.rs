@@ -12,8 +12,8 @@ pub(crate) use cluster::{
 };
 
 use netloom_types::{ParseError, Subnet};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::IpAddr;
 
 /// The newest version of a record that says nothing else.
@@ -28,6 +28,7 @@ pub(crate) struct PoolRecord {
     /// The change that wrote this: tells after an unknown outcome whether it happened.
     pub(crate) operation: String,
     /// Which life of the pool.
+    #[serde(deserialize_with = "count")]
     pub(crate) generation: u64,
     pub(crate) state: PoolState,
     /// The same on every host.
@@ -103,6 +104,7 @@ pub(crate) struct SpaceRecord {
     pub(crate) version: u32,
     pub(crate) operation: String,
     /// Pools that came into being.
+    #[serde(deserialize_with = "count")]
     pub(crate) generation: u64,
 }
 
@@ -128,6 +130,17 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
 impl Record for PoolRecord {}
 impl Record for ReferenceRecord {}
 impl Record for SpaceRecord {}
+
+/// A number that something was counted up to: never one that more could not be added to, whoever wrote
+/// it.
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(from)?;
+    let told = || D::Error::custom(format!("{number} is more than anything is ever counted to"));
+    (number <= COUNT_MAX).then_some(number).ok_or_else(told)
+}
+
+/// A million changes a second for nine years; the counts of all hosts can still be added up.
+const COUNT_MAX: u64 = 1 << 48;
 
 /// The version of a record that this program can read.
 fn checked_version(bytes: &[u8], newest: u32) -> Result<u32, String> {
@@ -206,6 +219,15 @@ mod tests {
     fn a_newer_record_is_refused_whatever_else_it_holds() {
         let error = PoolRecord::decode(br#"{"version":2,"shape":"unheard of"}"#).unwrap_err();
         assert!(error.contains("newer release"), "{error}");
+    }
+
+    #[test]
+    fn a_count_that_cannot_go_on_is_refused() {
+        let text = String::from_utf8(pool().encode()).unwrap();
+        for (number, may) in [(COUNT_MAX, true), (COUNT_MAX + 1, false), (u64::MAX, false)] {
+            let odd = text.replace("\"generation\":1", &format!("\"generation\":{number}"));
+            assert_eq!(PoolRecord::decode(odd.as_bytes()).is_ok(), may, "{odd}");
+        }
     }
 
     #[test]
