@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use netloom_core::StoreUrl;
-use netloom_proof::histories::{self, Flaw, Goals, HistoryReport, HostArgs, RunArgs, StoreChoice};
+use netloom_proof::histories::{
+    self, Flaw, Goals, HistoryReport, HostArgs, RunArgs, StoreChoice, Walls,
+};
 use serde::Serialize;
 
 /// What `histories` is told.
@@ -31,7 +33,7 @@ pub(crate) struct HistoriesArgs {
     #[arg(long, default_value_t = 4)]
     pools: u8,
     /// The length of the pools' prefixes, at least 20.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 22)]
     prefix: u8,
     /// Decides faults and load.
     #[arg(long, default_value_t = 1)]
@@ -95,12 +97,16 @@ pub(crate) fn histories(args: &HistoriesArgs) -> anyhow::Result<ExitCode> {
     if args.all_bugs {
         return planted(args);
     }
+    let walls = Walls::enter()?;
     let stores = args
         .store
         .map_or(StoreChoice::ALL.to_vec(), |store| vec![store]);
     let mut reports = Vec::new();
     for store in stores {
-        let report = histories::run(run_args(args, store))?;
+        let report = histories::run(RunArgs {
+            walls: walls.clone(),
+            ..run_args(args, store)
+        })?;
         if !args.json {
             tell(&report);
         }
@@ -217,6 +223,7 @@ fn run_args(args: &HistoriesArgs, store: StoreChoice) -> RunArgs {
         goals: if args.quick { small } else { goals },
         rate_least: args.rate,
         dir: args.dir.clone(),
+        walls: None,
         flaw: args.bug,
     }
 }

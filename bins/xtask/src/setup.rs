@@ -39,10 +39,16 @@ const PACKAGES: [(&str, &str, &str); 9] = [
 ];
 
 /// The stores that hosts share, for tests.
-const STORES: [(&str, &str, &str); 3] = [
+const STORES: [(&str, &str, &str); 5] = [
     ("etcd-server", "etcd", "a store that hosts share"),
     ("zookeeper", "", "a store that hosts share"),
     ("default-jre-headless", "java", "runs ZooKeeper"),
+    (
+        "iproute2",
+        "ip",
+        "gives stores and hosts a network of their own",
+    ),
+    ("nftables", "nft", "drops packets between them"),
 ];
 
 /// Installs with services held back: `policy-rc.d` answering 101 means "do not start" (Debian

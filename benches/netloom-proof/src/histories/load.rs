@@ -75,21 +75,22 @@ async fn release(host: &Host, pool: usize, random: &mut Random) -> anyhow::Resul
     }
 }
 
-/// How many addresses of a pool a host wants now. In each pool one host wants most of it, and every
-/// few seconds it is the next one. Times in which all together want more than there is take turns with
-/// times of plenty: nearly each call of the ones changes a range, and most calls are of the others.
+/// How many addresses of a pool a host wants now. In scarce times all want more than there is, one host
+/// most of it, and every few seconds that is the next one: nearly each call changes a range. They take
+/// turns with times of plenty, in which hosts live from what they have.
 fn goal(host: &Host, pool: usize, all: Subnet) -> usize {
     let hosts = u64::from(host.args.hosts);
     let size = size(all);
     let turn = now() / TURN_NS + u64::try_from(pool).unwrap_or(0);
     let is_scarce = (now() / SCARCE_NS).is_multiple_of(2);
-    let (most, rest) = if is_scarce { (55, 46) } else { (40, 30) };
     let share = if hosts == 1 {
         size * (60 + 40 * (turn % 2)) / 100
+    } else if !is_scarce {
+        size * 70 / 100 / hosts
     } else if turn % hosts == u64::from(host.args.number) {
-        size * most / 100
+        size * 55 / 100
     } else {
-        size * rest / 100 / (hosts - 1)
+        size * 46 / 100 / (hosts - 1)
     };
     usize::try_from(share).unwrap_or(usize::MAX)
 }

@@ -29,6 +29,7 @@ mod run;
 mod site;
 mod story;
 mod trouble;
+mod walls;
 
 pub use host::{HostArgs, run_host};
 pub use judge::HistoryReport;
@@ -37,3 +38,4 @@ pub use run::{Goals, RunArgs, run};
 pub use site::StoreChoice;
 pub use story::Tally;
 pub use trouble::{Fault, Faults};
+pub use walls::Walls;

@@ -10,6 +10,7 @@ use super::judge::{self, HistoryReport};
 use super::planted::Flaw;
 use super::site::{Load, Site, StoreChoice};
 use super::trouble::Trouble;
+use super::walls::Walls;
 
 /// What a run is told.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct RunArgs {
     pub rate_least: f64,
     /// Where files of the run lie while it lasts.
     pub dir: Option<PathBuf>,
+    /// What drops packets, where that can be done.
+    pub walls: Option<Walls>,
     /// A bug that is planted into all hosts.
     pub flaw: Option<Flaw>,
 }

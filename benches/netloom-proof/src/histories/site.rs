@@ -121,6 +121,12 @@ impl Site {
         Some(StoreUrl::Remote(servers.url_by(&addresses).url))
     }
 
+    /// Where a host speaks to its servers.
+    pub(super) fn ports_of(&self, host: usize) -> Vec<u16> {
+        let proxies = self.proxies.get(host).into_iter().flatten();
+        proxies.map(|proxy| proxy.address().port()).collect()
+    }
+
     /// Starts a host's process; without load it comes to rest and ends.
     pub(super) fn start(&mut self, host: usize, load: Load) -> Result<()> {
         let args = &self.args;

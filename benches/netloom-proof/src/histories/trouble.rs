@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::clock::Random;
 use super::site::{Load, Site};
+use super::walls::Dropped;
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -42,13 +43,17 @@ pub enum Fault {
     Refused,
     /// All that a host says and hears is late.
     Delay,
+    /// The kernel drops all packets between a host and all servers.
+    PacketsDropped,
+    /// The kernel drops the packets that come to a host from all servers.
+    AnswersDropped,
 }
 
 /// How many faults of each kind there were.
 pub type Faults = BTreeMap<Fault, u64>;
 
 /// Weights: cheap ones come more often.
-const WAYS: [Fault; 8] = [
+const WAYS: [Fault; 10] = [
     Fault::Cut,
     Fault::CutBefore,
     Fault::CutAfter,
@@ -57,6 +62,8 @@ const WAYS: [Fault; 8] = [
     Fault::Partition,
     Fault::Refused,
     Fault::Delay,
+    Fault::PacketsDropped,
+    Fault::AnswersDropped,
 ];
 const SERVERS: [Fault; 4] = [
     Fault::ServerKilled,
@@ -76,6 +83,7 @@ enum Undo {
     StartHost(usize),
     WakeHost(usize),
     Way(usize),
+    Wall(usize),
     StartServers,
     WakeServer(usize),
 }
@@ -190,7 +198,8 @@ impl Trouble {
                 }
                 self.trouble_servers(site, fault)?
             }
-            _ if busy(Undo::Way(host)) => None,
+            _ if busy(Undo::Way(host)) || busy(Undo::Wall(host)) => None,
+            Fault::PacketsDropped | Fault::AnswersDropped => raise_wall(site, fault, host)?,
             way => Some(trouble_way(site, way, host)),
         })
     }
@@ -222,6 +231,20 @@ impl Trouble {
             }
         }))
     }
+}
+
+fn raise_wall(site: &Site, fault: Fault, host: usize) -> Result<Option<(Undo, u64, u64)>> {
+    let Some(walls) = &site.args.walls else {
+        return Ok(None);
+    };
+    let dropped = if fault == Fault::AnswersDropped {
+        Dropped::Answers
+    } else {
+        Dropped::All
+    };
+    walls.raise(dropped, &site.ports_of(host))?;
+    // Also longer than clients wait for signs of life.
+    Ok(Some((Undo::Wall(host), 500, 16_000)))
 }
 
 fn trouble_way(site: &Site, fault: Fault, host: usize) -> (Undo, u64, u64) {
@@ -260,6 +283,11 @@ fn end(site: &mut Site, undo: Undo) -> Result<()> {
         Undo::Way(host) => {
             for proxy in site.proxies.get(host).into_iter().flatten() {
                 proxy.set(Mode::Pass);
+            }
+        }
+        Undo::Wall(host) => {
+            if let Some(walls) = &site.args.walls {
+                walls.raze(&site.ports_of(host))?;
             }
         }
         Undo::StartServers => {

@@ -105,6 +105,7 @@ pub fn hunt(bug: Bug, seeds: Range<u64>, threads: usize) -> SimReport {
     work(seeds, threads, None, &config, true)
 }
 
+#[allow(clippy::print_stderr, reason = "a test tool tells how it goes")]
 fn work(
     seeds: Range<u64>,
     threads: usize,
