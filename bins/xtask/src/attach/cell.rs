@@ -28,7 +28,14 @@ impl Operation {
     fn peers(self) -> &'static [Peer] {
         match self {
             Self::Connect => &[Peer::Netloom, Peer::Bridge, Peer::Floor],
-            Self::Run => &[Peer::Netloom, Peer::Bridge, Peer::Floor, Peer::None],
+            // What is connected later is made inside anyhow, but for the first interface.
+            Self::Run => &[
+                Peer::Netloom,
+                Peer::Inside,
+                Peer::Bridge,
+                Peer::Floor,
+                Peer::None,
+            ],
         }
     }
 }

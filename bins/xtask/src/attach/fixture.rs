@@ -13,6 +13,8 @@ use crate::repo;
 pub(super) enum Peer {
     /// Our bridge driver and our addresses.
     Netloom,
+    /// The same, with `netloom.placement=inside`: Docker moves no interface at all.
+    Inside,
     /// Docker's own user-defined bridge.
     Bridge,
     /// A plugin that does nothing: what dockerd itself costs.
@@ -26,6 +28,7 @@ impl Peer {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Netloom => "netloom",
+            Self::Inside => "netloom-inside",
             Self::Bridge => "docker-bridge",
             Self::Floor => "floor-plugin",
             Self::None => "none",
@@ -36,6 +39,7 @@ impl Peer {
     pub(super) const fn network(self) -> &'static str {
         match self {
             Self::Netloom => "bench-netloom",
+            Self::Inside => "bench-inside",
             Self::Bridge => "bench-bridge",
             Self::Floor => "bench-floor",
             Self::None => "none",
@@ -77,6 +81,10 @@ impl Fixture {
         host.docker(&format!(
             "{create} 10.202.0.0/16 {ours} {}",
             Peer::Netloom.network()
+        ))?;
+        host.docker(&format!(
+            "{create} 10.204.0.0/16 {ours} -o netloom.placement=inside {}",
+            Peer::Inside.network()
         ))?;
         let floor = "-d floor --ipam-driver floor";
         host.docker(&format!(

@@ -76,18 +76,19 @@ pub(super) fn table(rows: &[Row]) {
 /// The goals that this run can speak of.
 pub(super) fn goals(rows: &[Row], docker: Version) -> Vec<Goal> {
     let mut goals = Vec::new();
-    for ours in rows.iter().filter(|row| row.peer == Peer::Netloom) {
+    let is_ours = |row: &&Row| matches!(row.peer, Peer::Netloom | Peer::Inside);
+    for ours in rows.iter().filter(is_ours) {
         let of = |peer| find(rows, ours.cell, ours.pattern, peer).map(median);
         let Some(bridge) = of(Peer::Bridge) else {
             continue;
         };
-        let cell = ours.cell;
+        let (name, cell) = (ours.peer.name(), ours.cell);
         match ours.pattern {
             "connect" => {
                 let limit = if cell.ports == 0 { 0.5 } else { 0.3 };
                 let measured = ratio(median(ours), bridge);
                 goals.push(goal(
-                    &format!("{cell}: of Docker's bridge"),
+                    &format!("{name}, {cell}: of Docker's bridge"),
                     measured,
                     limit,
                 ));
@@ -97,14 +98,18 @@ pub(super) fn goals(rows: &[Row], docker: Version) -> Vec<Goal> {
                 let Some(none) = of(Peer::None) else { continue };
                 let measured = ratio(median(ours) - none, bridge - none);
                 goals.push(goal(
-                    &format!("{cell}: network's share of the bridge's"),
+                    &format!("{name}, {cell}: network's share of the bridge's"),
                     measured,
                     0.6,
                 ));
             }
             "run" => {
                 let measured = ratio(median(ours), bridge);
-                goals.push(goal(&format!("{cell}: of Docker's bridge"), measured, 1.0));
+                goals.push(goal(
+                    &format!("{name}, {cell}: of Docker's bridge"),
+                    measured,
+                    1.0,
+                ));
             }
             _ => {}
         }

@@ -17,6 +17,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "placement: both ways give the same interface, routes and gateway",
         same_interface,
     ),
+    Scenario::short(
+        "placement: a container without Docker's own networks may have all its interfaces made inside",
+        all_inside,
+    ),
     Scenario::whole(
         "placement: both ways outlive a restart of dockerd with live-restore",
         live_restore,
@@ -73,6 +77,34 @@ fn connect(lab: &Lab, name: &str, network: &str) -> Result<()> {
             format!("{name} has: {links}")
         })
         .map(drop)
+}
+
+fn all_inside(lab: &mut Lab) -> Result<()> {
+    for (network, octet) in [("first", 20), ("second", 21)] {
+        let subnet = format!("--subnet 10.{octet}.0.0/24");
+        lab.network(network, &format!("{subnet} -o netloom.placement=inside"))?;
+    }
+    lab.run("far", "--network first")?;
+    lab.run("near", "--network first -p 18080:80")?;
+    lab.docker("network connect second near")?;
+    let is_there = |lab: &Lab| {
+        let links = lab.exec("near", "ls /sys/class/net")?;
+        let links: Vec<&str> = links.split_whitespace().collect();
+        ensure!(
+            links == ["eth0", "eth100", "lo"],
+            "near has other interfaces: {links:?}"
+        );
+        let routes = lab.exec("near", "ip route show default")?;
+        ensure!(routes.lines().count() == 1, "not one way out: {routes}");
+        lab.reaches("near", "far")?;
+        lab.reaches("near", Peer::SELF.0)
+    };
+    is_there(lab)?;
+    lab.docker("restart near")?;
+    is_there(lab)?;
+    lab.docker("network disconnect first near")?;
+    lab.docker("network connect first near")?;
+    is_there(lab)
 }
 
 fn same_interface(lab: &mut Lab) -> Result<()> {

@@ -232,7 +232,7 @@ pub(super) fn join(
     sandbox: &SandboxRef,
     first_number: u16,
 ) -> Result<Attachment, DriverError> {
-    let wanted = if plan.placement == PlacementWish::Auto && sandbox.netns.exists() {
+    let wanted = if plan.placement != PlacementWish::Caller && sandbox.netns.exists() {
         Place::Namespace(sandbox.netns.clone())
     } else {
         Place::Host

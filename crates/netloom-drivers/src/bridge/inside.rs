@@ -13,7 +13,7 @@ pub enum InsideRule {
     /// Always.
     #[default]
     Always,
-    /// Beside an interface with number 0, or under a wished name. A caller that numbers by a
+    /// Beside an interface with number 0, under a wished name, or where it is wished. A caller that numbers by a
     /// counter of its own, without looking (Docker does), would run into an `eth0` that it has not
     /// given; once it has, higher numbers of ours are out of its way.
     BesideNumberZero,
@@ -57,6 +57,7 @@ pub(super) fn placement(
         InsideRule::Never => false,
         InsideRule::BesideNumberZero => {
             plan.ifname.is_some()
+                || plan.placement == PlacementWish::Inside
                 || LinkName::new(format!("{}0", plan.ifname_prefix))
                     .is_ok_and(|zero| kernel.has_link_in(&sandbox.netns, &zero).unwrap_or(false))
         }

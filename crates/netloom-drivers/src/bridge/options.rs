@@ -88,8 +88,10 @@ pub(super) enum PortPublishing {
 /// Who puts the interface into the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlacementWish {
-    /// The driver, where the sandbox exists already.
+    /// The driver, where the sandbox exists already and the caller's numbers are not in the way.
     Auto,
+    /// The driver, where the sandbox exists already: none of its networks is the caller's own.
+    Inside,
     /// Always the caller.
     Caller,
 }
@@ -346,8 +348,9 @@ fn parse_ports(text: &str) -> Result<PortPublishing, String> {
 fn parse_placement(text: &str) -> Result<PlacementWish, String> {
     match text {
         "auto" => Ok(PlacementWish::Auto),
+        "inside" => Ok(PlacementWish::Inside),
         "caller" => Ok(PlacementWish::Caller),
-        _ => Err("write auto or caller".into()),
+        _ => Err("write auto, inside or caller".into()),
     }
 }
 

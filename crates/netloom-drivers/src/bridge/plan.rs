@@ -321,8 +321,9 @@ impl EndpointPlan {
         };
         let ports = port_elements(network, &endpoint.ports);
         let placement = match (own.placement, network.options.placement) {
+            (PlacementWish::Caller, _) | (_, PlacementWish::Caller) => PlacementWish::Caller,
+            (PlacementWish::Inside, _) | (_, PlacementWish::Inside) => PlacementWish::Inside,
             (PlacementWish::Auto, PlacementWish::Auto) => PlacementWish::Auto,
-            _ => PlacementWish::Caller,
         };
         Ok(Self {
             id: spec.id.clone(),

@@ -366,6 +366,32 @@ fn interfaces_go_in_beside_number_zero_only_where_the_caller_counts() {
 }
 
 #[test]
+fn a_first_interface_goes_in_where_that_is_wished_and_the_caller_can_live_with_it() {
+    wait(async {
+        let mut network = dual();
+        network
+            .options
+            .insert("netloom.placement".into(), "inside".into());
+        for (rule, goes_in) in [
+            (InsideRule::BesideNumberZero, true),
+            (InsideRule::Never, false),
+        ] {
+            let mut bench = bench();
+            let config = BridgeConfig::default().with_inside(Inside::new(rule));
+            bench.driver = BridgeDriver::new(bench.kernel.clone(), bench.keeper.clone(), config);
+            bench.driver.create_network(&network).await.unwrap();
+            let end = joined(&network);
+            let mut sandbox = end.sandbox.clone().unwrap();
+            sandbox.netns = "/proc/self/ns/net".into();
+            let attached = bench.driver.join(&network, &end, &sandbox).await.unwrap();
+            let eth0 = LinkName::new("eth0").unwrap();
+            let placed = attached.interface == InterfacePlacement::Placed { link: eth0 };
+            assert_eq!(placed, goes_in, "{rule:?}: {:?}", attached.interface);
+        }
+    });
+}
+
+#[test]
 fn links_that_leave_at_once_go_in_groups() {
     wait(async {
         let network = dual();
