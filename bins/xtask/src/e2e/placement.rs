@@ -90,12 +90,15 @@ fn all_inside(lab: &mut Lab) -> Result<()> {
     let is_there = |lab: &Lab| {
         let links = lab.exec("near", "ls /sys/class/net")?;
         let links: Vec<&str> = links.split_whitespace().collect();
+        // A sandbox that is not there yet when Docker 20.10 joins it gets what Docker moves.
+        let others = [["eth0", "eth100", "lo"], ["eth0", "eth1", "lo"]];
         ensure!(
-            links == ["eth0", "eth100", "lo"],
+            others.iter().any(|names| links == *names),
             "near has other interfaces: {links:?}"
         );
-        let routes = lab.exec("near", "ip route show default")?;
-        ensure!(routes.lines().count() == 1, "not one way out: {routes}");
+        let routes = lab.exec("near", "ip route")?;
+        let out = routes.lines().filter(|route| route.starts_with("default"));
+        ensure!(out.count() == 1, "not one way out: {routes}");
         lab.reaches("near", "far")?;
         lab.reaches("near", Peer::SELF.0)
     };
