@@ -160,6 +160,8 @@ fn plant(args: &HistoriesArgs, store: StoreChoice, flaw: Flaw) -> anyhow::Result
     for round in 0..PLANTED_ROUNDS {
         let run = RunArgs {
             single: true,
+            // Short runs: each address is used again and again.
+            prefix: 24,
             flaw: Some(flaw),
             seed: args.seed + round,
             longest: PLANTED_TIME,

@@ -94,7 +94,14 @@ impl AddressManager {
             let dropped = known.record.auxiliary.iter().chain(&gateway);
             let dropped: Vec<_> = dropped.copied().filter(gone).collect();
             // Also with the last reference: after a store went back, hosts may find this life there.
-            let chunks = self.unheld(&stored, dropped, &record.operation).await?;
+            let chunks = match self.unheld(&stored, dropped, &record.operation).await {
+                // A chunk that cannot be read must not keep a pool for ever.
+                Err(error) if last => {
+                    tracing::warn!(pool = %reference.pool.subnet, %error, "not freed");
+                    Vec::new()
+                }
+                chunks => chunks?,
+            };
             if chunks.len() > CHUNKS_MAX {
                 self.shorten(&stored, reference).await?;
                 continue;

@@ -33,7 +33,7 @@ const DEFAULT_GATEWAY_V6: &str = "netloom.default_gateway_ipv6";
 const IFNAME_PREFIX: &str = "netloom.ifname_prefix";
 const PORTS: &str = "netloom.ports";
 const SPOOF_GUARD: &str = "netloom.spoof_guard";
-/// Who puts the interface into the container: `auto` or `caller`; of a network or an endpoint.
+/// Who puts the interface into the container: `auto`, `inside` or `caller`; of a network or an endpoint.
 const PLACEMENT: &str = "netloom.placement";
 const IFNAME: &str = "netloom.ifname";
 /// Settings that the caller applies to the interface after it has moved it.

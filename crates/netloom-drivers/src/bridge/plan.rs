@@ -320,10 +320,15 @@ impl EndpointPlan {
                 .and_then(|address| network.default_gateway(address.ip()))
         };
         let ports = port_elements(network, &endpoint.ports);
+        let gateway_v4 = gateway(spec.addresses.ipv4);
+        // A container that has no way out yet is given one by Docker, in a network of Docker's own.
+        let stays_alone = closed || gateway_v4.is_some();
         let placement = match (own.placement, network.options.placement) {
             (PlacementWish::Caller, _) | (_, PlacementWish::Caller) => PlacementWish::Caller,
-            (PlacementWish::Inside, _) | (_, PlacementWish::Inside) => PlacementWish::Inside,
-            (PlacementWish::Auto, PlacementWish::Auto) => PlacementWish::Auto,
+            (PlacementWish::Inside, _) | (_, PlacementWish::Inside) if stays_alone => {
+                PlacementWish::Inside
+            }
+            _ => PlacementWish::Auto,
         };
         Ok(Self {
             id: spec.id.clone(),
@@ -334,7 +339,7 @@ impl EndpointPlan {
             mtu: network.options.mtu,
             guard: guard_elements(&network.options, &host_end, endpoint),
             ports,
-            gateway_v4: gateway(spec.addresses.ipv4),
+            gateway_v4,
             gateway_v6: gateway(spec.addresses.ipv6),
             other_subnets: other_subnets(network, &addresses),
             gateway_service: if closed {

@@ -372,10 +372,14 @@ fn a_first_interface_goes_in_where_that_is_wished_and_the_caller_can_live_with_i
         network
             .options
             .insert("netloom.placement".into(), "inside".into());
-        for (rule, goes_in) in [
-            (InsideRule::BesideNumberZero, true),
-            (InsideRule::Never, false),
+        for (rule, ports, goes_in) in [
+            (InsideRule::BesideNumberZero, "own", true),
+            // Docker then adds a network of its own.
+            (InsideRule::BesideNumberZero, "docker", false),
+            (InsideRule::Never, "own", false),
         ] {
+            let ports = ("netloom.ports".to_owned(), ports.to_owned());
+            network.options.extend([ports]);
             let mut bench = bench();
             let config = BridgeConfig::default().with_inside(Inside::new(rule));
             bench.driver = BridgeDriver::new(bench.kernel.clone(), bench.keeper.clone(), config);

@@ -117,11 +117,6 @@ impl AddressManager {
             }
             let operation = self.member.operation();
             let mut operations = self.missing(pool, known, stored.as_ref(), &operation);
-            if let Some(stored) = &stored {
-                let former = former_gateway(known, stored);
-                let freed = self.unheld(stored, former, &operation).await?;
-                operations.splice(0..0, freed);
-            }
             if !operations.is_empty() && stored.as_ref().is_none_or(|s| !s.is_active()) {
                 // Of two overlapping pools that come into being at once only one may.
                 operations.insert(0, self.guard(pool, &operation).await?);
@@ -490,24 +485,6 @@ fn let_go(book: &mut Book, pool: u32, lost: &[Part]) -> Result<(), IpamError> {
     Ok(())
 }
 
-/// The gateway in the store if another one takes its place, and nobody can have it on a bridge: a
-/// host that did not notice that the store went back may have chosen it.
-fn former_gateway(known: &Known, stored: &StoredPool) -> Option<IpAddr> {
-    let there = &stored.pool.record;
-    let replaced = asserted(known, Some(stored), "")
-        .filter(|record| record.generation == there.generation && record.gateway != there.gateway);
-    let index = |ip: IpAddr| stored.key.subnet.index_of(ip);
-    let named = |ip: &IpAddr| {
-        let mut references = stored.references.iter();
-        references.any(|(nonce, r)| {
-            let others = !known.references.contains_key(nonce);
-            r.record.auxiliary.contains(ip) || (others && r.record.gateway == GatewayHold::Held)
-        }) || index(*ip).is_some_and(|index| known.infrastructure.contains(&index))
-    };
-    let former = replaced.and(there.gateway);
-    former.filter(|ip| !named(ip))
-}
-
 /// The pool's record to be, if the store's is behind what this host knows.
 fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Option<PoolRecord> {
     let mine = PoolRecord {
@@ -524,7 +501,8 @@ fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Opti
     if there.generation < known.generation || there.state == PoolState::Released {
         return Some(mine);
     }
-    // All that hold a gateway hold the same one: another one in the store is of the time before.
+    // All that hold a gateway hold the same one: another one in the store is of the time before. Its
+    // address stays the pool's own: in the lost time it may have become a container's.
     let holds = known
         .references
         .values()

@@ -127,8 +127,11 @@ impl Member {
 
     pub(super) async fn look(&self, width: Width, deadline: Instant) -> Result<Look, IpamError> {
         let found = self.try_look(width, deadline).await;
-        if found.is_err() {
-            self.lost_sight("the store could not be read");
+        match &found {
+            Ok(_) => {}
+            // A record that nobody can read: that is not the store's being away.
+            Err(IpamError::Unavailable { what, source: None }) => self.lost_sight(what),
+            Err(_) => self.lost_sight("the store could not be read"),
         }
         found
     }
