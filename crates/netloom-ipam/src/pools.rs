@@ -6,7 +6,9 @@ use crate::manager::AddressManager;
 use crate::records::{
     GatewayHold, PoolRecord, PoolState, ReferenceRecord, ReferenceState, VERSION,
 };
-use crate::registry::{CONFLICTS_MAX, ChangeError, PoolChange, ReferenceChange, StoredPool};
+use crate::registry::{
+    CONFLICTS_MAX, ChangeError, PoolChange, ReferenceChange, StoredPool, damage,
+};
 use crate::space::{PoolKey, Reference};
 use netloom_alloc::SubnetPool;
 use netloom_core::{AddressSpace, IpamError, PoolGrant, PoolRequest, WantedPool, crash_point};
@@ -96,7 +98,7 @@ impl AddressManager {
             // Also with the last reference: after a store went back, hosts may find this life there.
             let chunks = match self.unheld(&stored, dropped, &record.operation).await {
                 // A chunk that cannot be read must not keep a pool for ever.
-                Err(error) if last => {
+                Err(error) if last && damage(&error).is_some() => {
                     tracing::warn!(pool = %reference.pool.subnet, %error, "not freed");
                     Vec::new()
                 }

@@ -231,6 +231,14 @@ pub(crate) fn damaged(key: &Key, why: &str) -> IpamError {
     }
 }
 
+/// What is wrong with what was read, where reading itself did not fail: see [`damaged`].
+pub(crate) fn damage(error: &IpamError) -> Option<&str> {
+    match error {
+        IpamError::Unavailable { what, source: None } => Some(what),
+        _ => None,
+    }
+}
+
 pub(crate) fn unreadable(error: StoreError) -> IpamError {
     IpamError::Unavailable {
         what: "the store could not be read; try again".to_owned(),

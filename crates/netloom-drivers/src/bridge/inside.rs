@@ -13,9 +13,9 @@ pub enum InsideRule {
     /// Always.
     #[default]
     Always,
-    /// Beside an interface with number 0, under a wished name, or where it is wished. A caller that numbers by a
-    /// counter of its own, without looking (Docker does), would run into an `eth0` that it has not
-    /// given; once it has, higher numbers of ours are out of its way.
+    /// Beside an interface with number 0, under a wished name, or where it is wished. A caller that
+    /// numbers by a counter of its own, without looking (Docker does), would run into an `eth0` that
+    /// it has not given; once it has, higher numbers of ours are out of its way.
     BesideNumberZero,
     /// Never: a caller that rebuilds its view of a sandbox after a restart (Docker's live-restore)
     /// must have moved every interface itself.

@@ -5,7 +5,7 @@ use super::{BridgeConfig, BridgeDriver, Inside, InsideRule};
 use crate::ports::{FakeKeeper, NoRelay};
 use netloom_core::{
     Desired, DesiredEndpoint, Driver, DriverError, FindingKind, GatewayService, InterfacePlacement,
-    NetworkSpec, PublishedPort, Publisher, Reach,
+    NetworkSpec, PublishedPort, Publisher, Reach, SandboxRef,
 };
 use netloom_linux::{Element, Kernel, KernelStep, Place, RecordingKernel};
 use netloom_types::{HostPorts, LinkName, PortBinding, Protocol};
@@ -21,14 +21,26 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_under(&Inside::default())
+}
+
+fn bench_under(inside: &Inside) -> Bench {
     let kernel = Arc::new(RecordingKernel::new());
     let keeper = Arc::new(FakeKeeper::new());
-    let driver = BridgeDriver::new(kernel.clone(), keeper.clone(), BridgeConfig::default());
+    let config = BridgeConfig::default().with_inside(inside.clone());
+    let driver = BridgeDriver::new(kernel.clone(), keeper.clone(), config);
     Bench {
         kernel,
         keeper,
         driver,
     }
+}
+
+/// The endpoint's, at a namespace that is there.
+fn existing_sandbox(end: &DesiredEndpoint) -> SandboxRef {
+    let mut sandbox = end.sandbox.clone().unwrap();
+    sandbox.netns = "/proc/self/ns/net".into();
+    sandbox
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
@@ -306,8 +318,7 @@ fn a_sandbox_that_exists_gets_the_first_free_name_unless_settings_are_wished() {
             .options
             .insert("netloom.ifname_prefix".into(), "lan".into());
         let mut end = joined(&network);
-        let mut sandbox = end.sandbox.clone().unwrap();
-        sandbox.netns = "/proc/self/ns/net".into();
+        let sandbox = existing_sandbox(&end);
         let bench = bench();
         bench.driver.create_network(&network).await.unwrap();
         let attached = bench.driver.join(&network, &end, &sandbox).await.unwrap();
@@ -335,10 +346,8 @@ fn a_sandbox_that_exists_gets_the_first_free_name_unless_settings_are_wished() {
 fn interfaces_go_in_beside_number_zero_only_where_the_caller_counts() {
     wait(async {
         let network = dual();
-        let mut bench = bench();
         let inside = Inside::new(InsideRule::BesideNumberZero);
-        let config = BridgeConfig::default().with_inside(inside.clone());
-        bench.driver = BridgeDriver::new(bench.kernel.clone(), bench.keeper.clone(), config);
+        let bench = bench_under(&inside);
         bench.driver.create_network(&network).await.unwrap();
         let mut placed = Vec::new();
         for (n, rule) in [
@@ -353,8 +362,7 @@ fn interfaces_go_in_beside_number_zero_only_where_the_caller_counts() {
             inside.set(rule);
             let address = format!("10.9.0.{}/24", n + 2);
             let end = endpoint(&network, &format!("{n}"), &[&address]);
-            let mut sandbox = end.sandbox.clone().unwrap();
-            sandbox.netns = "/proc/self/ns/net".into();
+            let sandbox = existing_sandbox(&end);
             let attached = bench.driver.join(&network, &end, &sandbox).await.unwrap();
             placed.push(matches!(
                 attached.interface,
@@ -380,13 +388,10 @@ fn a_first_interface_goes_in_where_that_is_wished_and_the_caller_can_live_with_i
         ] {
             let ports = ("netloom.ports".to_owned(), ports.to_owned());
             network.options.extend([ports]);
-            let mut bench = bench();
-            let config = BridgeConfig::default().with_inside(Inside::new(rule));
-            bench.driver = BridgeDriver::new(bench.kernel.clone(), bench.keeper.clone(), config);
+            let bench = bench_under(&Inside::new(rule));
             bench.driver.create_network(&network).await.unwrap();
             let end = joined(&network);
-            let mut sandbox = end.sandbox.clone().unwrap();
-            sandbox.netns = "/proc/self/ns/net".into();
+            let sandbox = existing_sandbox(&end);
             let attached = bench.driver.join(&network, &end, &sandbox).await.unwrap();
             let eth0 = LinkName::new("eth0").unwrap();
             let placed = attached.interface == InterfacePlacement::Placed { link: eth0 };

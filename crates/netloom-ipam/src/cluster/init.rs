@@ -1,6 +1,6 @@
 //! The first word to a store, or the first after it lost everything: a person's.
 
-use crate::records::{COUNT_MAX, EpochRecord, HealRecord, Record, VERSION};
+use crate::records::{EpochRecord, HealRecord, Record, VERSION};
 use crate::space::Keys;
 use netloom_core::Ids;
 use netloom_core::store::{CommitError, Operation, Store, Transaction};
@@ -34,12 +34,9 @@ pub async fn cluster_init(
     last: u64,
     waiting: impl IntoIterator<Item = HostId>,
 ) -> Result<u64, CommitError> {
-    if last >= COUNT_MAX {
-        return Err(CommitError::Invalid(
-            "there is no epoch after the last number",
-        ));
-    }
-    let number = last + 1;
+    let number = EpochRecord::after(last).ok_or(CommitError::Invalid(
+        "there is no epoch after the last number",
+    ))?;
     let operation = ids.operation();
     let waiting: BTreeSet<String> = waiting.into_iter().map(|h| h.as_str().to_owned()).collect();
     let heal = HealRecord {

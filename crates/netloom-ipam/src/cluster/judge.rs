@@ -1,7 +1,7 @@
 //! What a host makes of a store that it meets. Pure.
 
 use super::memory::Memory;
-use crate::records::{COUNT_MAX, EpochRecord, HealRecord, HostRecord, HostState};
+use crate::records::{EpochRecord, HealRecord, HostRecord, HostState};
 use crate::registry::Stored;
 use netloom_core::store::Version;
 use std::collections::BTreeMap;
@@ -83,11 +83,9 @@ pub(crate) fn judge(me: &Me, memory: &Memory, look: &Look) -> Verdict {
     match lost {
         // Whoever began a later epoch waits for this host: nothing is to be begun once more.
         _ if waited_for && number >= memory.epoch => Verdict::Assert,
-        Some(why) => match number.max(memory.epoch) {
-            last if last >= COUNT_MAX => {
-                Verdict::Stop("there is no epoch after the last number".to_owned())
-            }
-            last => Verdict::Begin(last + 1, why),
+        Some(why) => match EpochRecord::after(number.max(memory.epoch)) {
+            Some(next) => Verdict::Begin(next, why),
+            None => Verdict::Stop("there is no epoch after the last number".to_owned()),
         },
         None => Verdict::Join,
     }

@@ -7,7 +7,7 @@ use super::memory::Memory;
 use crate::records::{
     EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, Record, VERSION,
 };
-use crate::registry::{CONFLICTS_MAX, Stored, damaged, unreadable};
+use crate::registry::{CONFLICTS_MAX, Stored, damage, damaged, unreadable};
 use crate::space::Keys;
 use netloom_core::store::{CommitError, Key, Operation, StoreError, Transaction};
 use netloom_core::{IpamError, Standing, crash_point};
@@ -127,11 +127,8 @@ impl Member {
 
     pub(super) async fn look(&self, width: Width, deadline: Instant) -> Result<Look, IpamError> {
         let found = self.try_look(width, deadline).await;
-        match &found {
-            Ok(_) => {}
-            // A record that nobody can read: that is not the store's being away.
-            Err(IpamError::Unavailable { what, source: None }) => self.lost_sight(what),
-            Err(_) => self.lost_sight("the store could not be read"),
+        if let Err(error) = &found {
+            self.lost_sight(damage(error).unwrap_or("the store could not be read"));
         }
         found
     }

@@ -120,6 +120,11 @@ pub(crate) enum EpochRecord {
 }
 
 impl EpochRecord {
+    /// The number after `last`, if it could still be read.
+    pub(crate) fn after(last: u64) -> Option<u64> {
+        (last < COUNT_MAX).then_some(last + 1)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
             Self::Number(number) => number.to_string().into_bytes(),
@@ -183,7 +188,8 @@ mod tests {
         ] {
             assert_eq!(EpochRecord::decode(&epoch.encode()), Ok(epoch));
         }
-        for odd in [&b""[..], b"x", b"-1", b"\xff", b"18446744073709551615"] {
+        let beyond = [&b"18446744073709551615"[..], b"18446744073709551616"];
+        for odd in [&b""[..], b"x", b"-1", b"\xff"].into_iter().chain(beyond) {
             assert!(EpochRecord::decode(odd).is_err(), "{odd:?}");
         }
     }

@@ -140,7 +140,7 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 /// A million changes a second for nine years; the counts of all hosts can still be added up.
-pub(crate) const COUNT_MAX: u64 = 1 << 48;
+const COUNT_MAX: u64 = 1 << 48;
 
 /// The version of a record that this program can read.
 fn checked_version(bytes: &[u8], newest: u32) -> Result<u32, String> {
