@@ -39,6 +39,18 @@ impl Reaper {
         drop(turn);
         lock(&self.failed).remove(link).map_or(Ok(()), Err)
     }
+
+    /// Keeps every group waiting, as one that is being deleted does, until the guard is dropped.
+    #[cfg(test)]
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// How many links wait for the next group.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.waiting).len()
+    }
 }
 
 fn delete_group(kernel: &dyn Kernel, links: Vec<LinkName>) -> Vec<(LinkName, String)> {

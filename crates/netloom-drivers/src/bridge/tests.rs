@@ -419,26 +419,31 @@ fn links_that_leave_at_once_go_in_groups() {
             bench.join(&network, end).await.unwrap();
         }
         bench.kernel.clear_steps();
+        let first_group = bench.driver.shared.reaper.hold().await;
         let mut leaving = tokio::task::JoinSet::new();
         for end in ends {
             let (driver, network) = (bench.driver.clone(), network.clone());
             leaving.spawn(async move { driver.leave(&network, &end).await });
         }
+        while bench.driver.shared.reaper.waiting() < 8 {
+            assert!(leaving.try_join_next().is_none(), "a leave ended early");
+            tokio::task::yield_now().await;
+        }
+        drop(first_group);
         while let Some(left) = leaving.join_next().await {
             left.unwrap().unwrap();
         }
-        let deletions = bench
+        let groups: Vec<usize> = bench
             .kernel
             .steps()
             .iter()
-            .filter(|step| {
-                matches!(
-                    step,
-                    KernelStep::DeleteLink { .. } | KernelStep::DeleteLinks { .. }
-                )
+            .filter_map(|step| match step {
+                KernelStep::DeleteLink { .. } => Some(1),
+                KernelStep::DeleteLinks { links } => Some(links.len()),
+                _ => None,
             })
-            .count();
-        assert!(deletions < 8, "{deletions} deletions for 8 links");
+            .collect();
+        assert_eq!(groups, [8]);
         assert_eq!(bench.state().0, ["nl-aaaaaaaaaaaa"]);
     });
 }
