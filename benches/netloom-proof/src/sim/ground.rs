@@ -5,7 +5,7 @@ use super::trace::Trace;
 use netloom_core::store::{
     CommitError, Committed, Conflict, Key, Operation, Transaction, Version, Versioned,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,18 +21,28 @@ pub(crate) struct Ground {
 
 #[derive(Debug, Clone)]
 struct Row {
-    value: Vec<u8>,
+    value: Arc<[u8]>,
     version: u64,
+}
+
+type Rows = BTreeMap<Arc<Key>, Row>;
+
+/// Keys and values that many stores hold: in memory once.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    keys: Mutex<HashSet<Arc<Key>>>,
+    values: Mutex<HashSet<Arc<[u8]>>>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    rows: BTreeMap<Key, Row>,
+    rows: Rows,
+    common: Option<Arc<Common>>,
     mark: u64,
     identity: String,
     /// Counts how often it lost its past.
     lives: u64,
-    watches: Vec<(Key, Arc<Bell>)>,
+    watches: BTreeMap<Key, Vec<Arc<Bell>>>,
     reads: u64,
     commits: u64,
 }
@@ -40,7 +50,7 @@ struct Inner {
 /// What the store held at some moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    rows: BTreeMap<Key, Row>,
+    rows: Rows,
     mark: u64,
 }
 
@@ -62,6 +72,13 @@ impl Ground {
             trace,
             bug,
         }
+    }
+
+    /// An empty one of many that hold much the same.
+    pub(crate) fn one_of_many(common: &Arc<Common>) -> Self {
+        let ground = Self::new(None, None);
+        ground.inner().common = Some(Arc::clone(common));
+        ground
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -89,12 +106,12 @@ impl Ground {
         inner.reads += 1;
         let after = inner
             .rows
-            .range((Bound::Excluded(prefix), Bound::Unbounded));
+            .range::<Key, _>((Bound::Excluded(prefix), Bound::Unbounded));
         let text = prefix.as_str();
         after
             .take_while(|(key, _)| key.as_str().starts_with(text))
             .filter(|(key, _)| key.is_below(prefix))
-            .map(|(key, row)| (key.clone(), row.versioned()))
+            .map(|(key, row)| (Key::clone(key), row.versioned()))
             .collect()
     }
 
@@ -128,17 +145,16 @@ impl Ground {
         let bell = Arc::new(Bell::default());
         let mut inner = self.inner();
         // Whoever watched and went away holds its bell no more.
-        inner
-            .watches
-            .retain(|(_, bell)| Arc::strong_count(bell) > 1);
-        inner.watches.push((prefix.clone(), Arc::clone(&bell)));
+        let bells = inner.watches.entry(prefix.clone()).or_default();
+        bells.retain(|bell| Arc::strong_count(bell) > 1);
+        bells.push(Arc::clone(&bell));
         bell
     }
 
     /// All watches end: what happened meanwhile was compacted.
     pub(crate) fn break_watches(&self) {
         let mut inner = self.inner();
-        for (_, bell) in std::mem::take(&mut inner.watches) {
+        for bell in std::mem::take(&mut inner.watches).into_values().flatten() {
             bell.broken.store(true, Ordering::Relaxed);
             bell.rung.notify_one();
         }
@@ -172,7 +188,7 @@ impl Ground {
 
     pub(crate) fn wipe(&self, identity: Option<&str>) {
         let empty = Snapshot {
-            rows: BTreeMap::new(),
+            rows: Rows::new(),
             mark: 0,
         };
         self.restore(&empty, identity);
@@ -182,7 +198,7 @@ impl Ground {
     pub(crate) fn peek(&self, key: &str) -> Option<Vec<u8>> {
         let inner = self.inner();
         let key = Key::new(key).ok()?;
-        inner.rows.get(&key).map(|row| row.value.clone())
+        inner.rows.get(&key).map(|row| row.value.to_vec())
     }
 
     /// All rows whose keys begin with `start`.
@@ -193,7 +209,7 @@ impl Ground {
             .iter()
             .filter(|(key, _)| key.as_str().starts_with(start));
         found
-            .map(|(key, row)| (key.clone(), row.value.clone()))
+            .map(|(key, row)| (Key::clone(key), row.value.to_vec()))
             .collect()
     }
 
@@ -203,16 +219,38 @@ impl Ground {
         inner.mark += 1;
         let version = inner.mark;
         match value {
-            Some(value) => drop(inner.rows.insert(key.clone(), Row { value, version })),
+            Some(value) => inner.put(key.clone(), value, version),
             None => drop(inner.rows.remove(key)),
         }
+    }
+}
+
+impl Common {
+    fn key(&self, key: Key) -> Arc<Key> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = keys.get(&key) {
+            return Arc::clone(known);
+        }
+        let key = Arc::new(key);
+        keys.insert(Arc::clone(&key));
+        key
+    }
+
+    fn value(&self, value: Vec<u8>) -> Arc<[u8]> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = values.get(&*value) {
+            return Arc::clone(known);
+        }
+        let value: Arc<[u8]> = value.into();
+        values.insert(Arc::clone(&value));
+        value
     }
 }
 
 impl Row {
     fn versioned(&self) -> Versioned {
         Versioned {
-            value: self.value.clone(),
+            value: self.value.to_vec(),
             version: Version::from_bytes(self.version.to_le_bytes()),
         }
     }
@@ -226,6 +264,25 @@ impl Inner {
         match value.filter(|_| !name.starts_with("hosts/") && !name.starts_with("status/")) {
             Some(value) => format!("{name} = {}", String::from_utf8_lossy(value)),
             None => name.to_owned(),
+        }
+    }
+
+    fn put(&mut self, key: Key, value: Vec<u8>, version: u64) {
+        let (key, value) = match &self.common {
+            None => (Arc::new(key), value.into()),
+            Some(common) => (common.key(key), common.value(value)),
+        };
+        self.rows.insert(key, Row { value, version });
+    }
+
+    /// Tells who watches a directory that the key lies in.
+    fn ring(&self, key: &Key) {
+        let parents = key.as_str().match_indices('/');
+        for (end, _) in parents {
+            let parent = Key::new(key.as_str().get(..end).unwrap_or_default());
+            if let Some(bells) = parent.ok().and_then(|parent| self.watches.get(&parent)) {
+                bells.iter().for_each(|bell| bell.rung.notify_one());
+            }
         }
     }
 
@@ -281,13 +338,9 @@ impl Inner {
             if place >= done {
                 continue;
             }
-            for (prefix, bell) in &self.watches {
-                if key.is_below(prefix) {
-                    bell.rung.notify_one();
-                }
-            }
+            self.ring(&key);
             match value {
-                Some(value) => drop(self.rows.insert(key, Row { value, version })),
+                Some(value) => self.put(key, value, version),
                 None => drop(self.rows.remove(&key)),
             }
         }

@@ -67,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) disk: SimDisk,
     pub(crate) link: Link,
+    pub(crate) mirror: Ground,
     pub(crate) world: Arc<World>,
     pub(crate) status_every: Duration,
     pub(crate) random: Random,
@@ -80,7 +81,7 @@ impl Host {
             disk: parts.disk,
             link: parts.link,
             clock: Arc::new(SimClock::new()),
-            mirror: Arc::new(Ground::new(None, None)),
+            mirror: Arc::new(parts.mirror),
             world: parts.world,
             status_every: parts.status_every,
             state: Mutex::new(State {

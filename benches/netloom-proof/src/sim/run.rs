@@ -101,6 +101,7 @@ impl Sim {
                 name: format!("h{named}"),
                 disk: SimDisk::new(lie),
                 link: Link::new(number, Arc::clone(&ground), bug, random.fork()),
+                mirror: Ground::new(None, None),
                 world: Arc::clone(&world),
                 status_every,
                 random: random.fork(),

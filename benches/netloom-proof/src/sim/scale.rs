@@ -3,7 +3,7 @@
 //! The same code on the same simulated store as in the runs of seeds, on a network without trouble.
 
 use super::disk::{Lie, SimDisk};
-use super::ground::Ground;
+use super::ground::{Common, Ground};
 use super::host::{Host, Parts};
 use super::link::{Link, OwnStore, Weather};
 use super::random::Random;
@@ -104,6 +104,7 @@ async fn live(size: Size, seed: u64) -> ScaleReport {
     let ids = super::clock::SimIds::new(random.fork());
     let begun = cluster_init(&store, &ids, 0, []).await;
     debug_assert!(begun.is_ok());
+    let common = Arc::new(Common::default());
     let hosts = (0..size.hosts).map(|number| {
         let link = Link::new(0, Arc::clone(&ground), None, random.fork());
         link.set_climate(Weather {
@@ -116,6 +117,7 @@ async fn live(size: Size, seed: u64) -> ScaleReport {
             name: format!("h{number}"),
             disk: SimDisk::new(Lie::None),
             link,
+            mirror: Ground::one_of_many(&common),
             world: Arc::clone(&world),
             status_every: Duration::from_secs(5),
             random: random.fork(),

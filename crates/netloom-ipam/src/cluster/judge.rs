@@ -1,10 +1,10 @@
 //! What a host makes of a store that it meets. Pure.
 
 use super::memory::Memory;
+use super::peers::Peers;
 use crate::records::{EpochRecord, HealRecord, HostRecord, HostState};
 use crate::registry::Stored;
 use netloom_core::store::Version;
-use std::collections::BTreeMap;
 
 /// What the store showed, read piece by piece: hints until a commit that checks them succeeds.
 #[derive(Debug, Clone)]
@@ -15,8 +15,8 @@ pub(crate) struct Look {
     pub(crate) epoch: Option<Stored<EpochRecord>>,
     pub(crate) heal: Option<Stored<HealRecord>>,
     pub(crate) own: Option<Stored<HostRecord>>,
-    /// All hosts on record, by the last part of their keys.
-    pub(crate) hosts: BTreeMap<String, HostRecord>,
+    /// All hosts on record.
+    pub(crate) hosts: Peers,
 }
 
 /// Who looks.
@@ -91,13 +91,6 @@ pub(crate) fn judge(me: &Me, memory: &Memory, look: &Look) -> Verdict {
     }
 }
 
-/// Changes and starts of all hosts: it never goes back while the store keeps its past.
-pub(crate) fn mark_of(hosts: &BTreeMap<String, HostRecord>) -> u64 {
-    hosts.values().fold(0, |sum: u64, host| {
-        sum.saturating_add(host.counter).saturating_add(host.starts)
-    })
-}
-
 /// Why this host may not take part at all.
 fn refusal(me: &Me, look: &Look) -> Option<String> {
     let own = &look.own.as_ref()?.record;
@@ -165,7 +158,7 @@ fn lost_past(memory: &Memory, number: u64, look: &Look) -> Option<String> {
             look.store, memory.store
         ));
     }
-    let mark = mark_of(&look.hosts);
+    let mark = look.hosts.mark();
     (mark < memory.mark).then(|| {
         format!(
             "it holds {mark} changes and starts of all hosts, and there were {}",
@@ -218,16 +211,23 @@ mod tests {
         Stored { record, version }
     }
 
+    fn hosts(own: u64, other: u64) -> Peers {
+        let hosts = [("h1", own), ("h2", other)];
+        Peers::of(
+            "h1",
+            hosts.map(|(name, n)| (name.to_owned(), host(name, n))),
+        )
+    }
+
     /// The store as it was left.
     fn look() -> Look {
-        let hosts = [("h1", 5), ("h2", 8)].map(|(name, n)| (name.to_owned(), host(name, n)));
         Look {
             turn: 0,
             store: "s".into(),
             epoch: Some(stored(EpochRecord::Number(3))),
             heal: None,
             own: Some(stored(host("h1", 5))),
-            hosts: BTreeMap::from(hosts),
+            hosts: hosts(5, 8),
         }
     }
 
@@ -253,7 +253,7 @@ mod tests {
     fn a_store_as_it_was_left_or_later_is_joined() {
         assert_eq!(verdict(&look()), Verdict::Join);
         let mut later = look();
-        later.hosts.insert("h2".to_owned(), host("h2", 80));
+        later.hosts = hosts(5, 80);
         later.own = Some(stored(host("h1", 6)));
         assert_eq!(verdict(&later), Verdict::Join);
         let new = Look {
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn each_sign_of_a_lost_past_begins_an_epoch() {
         let mut fewer = look();
-        fewer.hosts.insert("h2".to_owned(), host("h2", 7));
+        fewer.hosts = hosts(5, 7);
         let signs = [
             Look {
                 own: None,

@@ -1,9 +1,10 @@
 //! Meeting the store: reading what it shows, and taking part in it as far as this host may.
 
 use super::commit::{OwnWrite, in_time, read_in_time};
-use super::judge::{Look, Verdict, judge, mark_of};
+use super::judge::{Look, Verdict, judge};
 use super::member::{Joined, Member, caused, unavailable};
 use super::memory::Memory;
+use super::peers::Peers;
 use crate::records::{
     EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, Record, VERSION,
 };
@@ -150,7 +151,7 @@ impl Member {
             .record::<HostRecord>(&self.keys.host(), deadline)
             .await?;
         let hosts = match width {
-            Width::All => self.list_hosts(deadline).await?,
+            Width::All => Peers::of(self.host.as_str(), self.list_hosts(deadline).await?),
             Width::Fences => self.state().hosts.clone(),
         };
         Ok(Look {
@@ -256,8 +257,10 @@ impl Member {
     fn take_in(&self, state: &mut super::member::State, look: Look) {
         let waiting = look.waiting().to_vec();
         let heal = look.heal_version();
-        let mark = mark_of(&look.hosts);
-        state.hosts = look.hosts;
+        let mark = look.hosts.mark();
+        let mut hosts = look.hosts;
+        hosts.share_with(&state.hosts);
+        state.hosts = hosts;
         if state.me.starts.is_none() {
             return;
         }
@@ -312,7 +315,7 @@ impl Member {
         let version = self.deliver(&write, sent, deadline).await?;
         crash_point!("ipam.member.after_start");
         let mut now = look.clone();
-        now.hosts.insert(record.host.clone(), record.clone());
+        now.hosts.note_own(&record);
         now.own = Some(Stored {
             record: record.clone(),
             version: version.clone(),
@@ -360,11 +363,11 @@ impl Member {
         if look.epoch.is_some() {
             waiting.insert(self.host.as_str().to_owned());
         }
-        for (host, record) in &look.hosts {
-            match record.state {
+        for (host, state) in &**look.hosts.states() {
+            match state {
                 _ if look.epoch.is_none() => {}
-                HostState::Member => drop(waiting.insert(host.clone())),
-                HostState::Forgotten => drop(waiting.remove(host)),
+                HostState::Member => drop(waiting.insert(host.to_string())),
+                HostState::Forgotten => drop(waiting.remove(&**host)),
             }
         }
         let heal = HealRecord {

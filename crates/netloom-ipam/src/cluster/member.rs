@@ -1,18 +1,20 @@
 //! This host as the store knows it.
 
-use super::judge::{Me, mark_of};
+use super::judge::Me;
 use super::memory::Memory;
+use super::peers::Peers;
 use crate::book::Book;
 use crate::event::Event;
-use crate::records::{HostRecord, HostState, StatusRecord};
+use crate::records::{HostRecord, StatusRecord};
 use crate::registry::Stored;
 use crate::space::Keys;
 use netloom_core::store::{CommitError, Store, Version};
 use netloom_core::{Ids, IpamError, Standing};
 use netloom_types::{BootId, HostId, Subnet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::time::Instant;
 
 /// This host among those that share the store.
 #[derive(Debug)]
@@ -37,8 +39,10 @@ pub(super) struct State {
     pub(super) memory: Memory,
     pub(super) standing: Standing,
     pub(super) joined: Option<Joined>,
-    pub(super) hosts: BTreeMap<String, HostRecord>,
+    pub(super) hosts: Peers,
+    /// What others said last, and when that was read.
     pub(super) statuses: BTreeMap<String, StatusRecord>,
+    pub(super) heard: Option<Instant>,
     /// Operations that may have written this host's record since it was read last.
     open: Vec<String>,
     /// The operation whose commit is under way: a look may see it before its answer is here.
@@ -90,8 +94,9 @@ impl Member {
                 why: "the store was not reached yet".to_owned(),
             },
             joined: None,
-            hosts: BTreeMap::new(),
+            hosts: Peers::none(),
             statuses: BTreeMap::new(),
+            heard: None,
             open: Vec::new(),
             under_way: None,
             conflicts: 0,
@@ -211,20 +216,16 @@ impl Member {
     }
 
     /// Members on record as last listed, this one included.
-    pub(crate) fn hosts(&self) -> Vec<HostId> {
+    pub(crate) fn members(&self) -> BTreeSet<String> {
         let state = self.state();
-        let members = state
-            .hosts
-            .values()
-            .filter(|record| record.state == HostState::Member);
-        let mut hosts: Vec<HostId> = members
-            .filter_map(|record| HostId::new(record.host.as_str()).ok())
-            .collect();
-        if !hosts.contains(&self.host) {
-            hosts.push(self.host.clone());
-        }
-        hosts.sort_unstable();
-        hosts
+        let mut members: BTreeSet<String> = state.hosts.members().map(str::to_owned).collect();
+        members.insert(self.host.as_str().to_owned());
+        members
+    }
+
+    /// How many those are.
+    pub(crate) fn members_count(&self) -> usize {
+        self.state().hosts.count_with(self.host.as_str())
     }
 
     /// Free addresses of a host in a pool by its last status: a hint.
@@ -245,10 +246,8 @@ impl Member {
             state.conflicts = 0;
             state.memory.counter = own.record.counter;
             state.memory.starts = own.record.starts;
-            let host = own.record.host.clone();
-            state.hosts.insert(host, own.record.clone());
-            let mark = mark_of(&state.hosts);
-            state.memory.mark = state.memory.mark.max(mark);
+            state.hosts.note_own(&own.record);
+            state.memory.mark = state.memory.mark.max(state.hosts.mark());
             if let Some(joined) = &mut state.joined {
                 joined.own = own;
                 if let Standing::Offline { .. } = state.standing {
@@ -340,7 +339,8 @@ fn remembered(memory: Memory, machine: Option<&str>) -> Result<Memory, IpamError
         (true, ..) | (false, true, true) | (false, false, false) => Ok(memory),
         (false, true, false) => Ok(Memory::default()),
         (false, false, true) => Err(unavailable(
-            "this host's addresses are of a store that hosts share, and are not to be used with              a store of its own: set `store` to the shared one again"
+            "this host's addresses are of a store that hosts share, and are not to be used with \
+             a store of its own: set `store` to the shared one again"
                 .to_owned(),
         )),
     }

@@ -2,6 +2,7 @@
 //! one is away, and to remember who is to be waited for. Nothing is handed out because of it.
 
 use super::heal::unknown_host;
+use super::peers::{Peers, States};
 use crate::records::{HostRecord, HostState, Record};
 use crate::registry::{StoredPool, damaged, unreadable};
 use crate::space::{Keys, Reference};
@@ -10,17 +11,22 @@ use netloom_core::store::{
     CommitError, Key, Operation, Store, TRANSACTION_OPS_MAX, Transaction, Versioned,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The mirror, if there is one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mirror {
     store: Option<Arc<dyn Store>>,
+    /// Who was on record when this process kept it last.
+    kept: Arc<Mutex<Option<Arc<States>>>>,
 }
 
 impl Mirror {
     pub(crate) fn new(store: Option<Arc<dyn Store>>) -> Self {
-        Self { store }
+        Self {
+            store,
+            kept: Arc::default(),
+        }
     }
 
     pub(crate) fn store(&self) -> Option<&Arc<dyn Store>> {
@@ -46,25 +52,28 @@ impl Mirror {
     }
 
     /// Keeps who is on record; how far each came changes too often to be kept.
-    pub(crate) async fn keep_hosts(
-        &self,
-        hosts: &BTreeMap<String, HostRecord>,
-    ) -> Result<(), IpamError> {
+    pub(crate) async fn keep_hosts(&self, hosts: &Peers) -> Result<(), IpamError> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.store.is_none() || kept().as_ref() == Some(hosts.states()) {
+            return Ok(());
+        }
         let mut rows = BTreeMap::new();
         // No host's record is ever removed: one that a store lost is remembered all the more.
         for (key, known) in self.list(&Keys::hosts()).await? {
             rows.insert(key, known.value);
         }
-        for (host, record) in hosts {
+        for (host, state) in &**hosts.states() {
             let record = HostRecord {
-                state: record.state,
+                state: *state,
                 ..unknown_host(host)
             };
             if let Some(key) = Keys::host_key(host) {
                 rows.insert(key, record.encode());
             }
         }
-        self.keep(&Keys::hosts(), rows).await
+        self.keep(&Keys::hosts(), rows).await?;
+        *kept() = Some(Arc::clone(hosts.states()));
+        Ok(())
     }
 
     /// Keeps the pools that concern this host.

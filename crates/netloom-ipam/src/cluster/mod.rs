@@ -14,6 +14,7 @@ mod member;
 mod memory;
 mod mirror;
 mod open;
+mod peers;
 mod promote;
 mod status;
 mod tend;

@@ -105,8 +105,7 @@ impl AddressManager {
     /// those whose use of a pool was seen.
     pub(crate) async fn remembered(&self) -> Result<BTreeSet<String>, IpamError> {
         let mirrored = self.mirror.hosts().await?;
-        let listed = self.member.hosts();
-        let mut members: BTreeSet<String> = listed.iter().map(|h| h.as_str().to_owned()).collect();
+        let mut members = self.member.members();
         for live in self.book().pools.values() {
             members.extend(live.references.values().map(|r| r.host.clone()));
         }

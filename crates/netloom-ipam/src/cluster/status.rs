@@ -50,11 +50,19 @@ impl Member {
         Ok(statuses)
     }
 
-    /// Reads the hints again.
-    pub(super) async fn listen(&self, deadline: Instant) -> Result<(), IpamError> {
-        let statuses = self.list_statuses(deadline).await?;
-        self.state().statuses = statuses;
-        Ok(())
+    /// Reads the hints again, if those that were read are old: only who asks others needs them.
+    pub(crate) async fn listen(&self, deadline: Instant) {
+        let old = self.status_pause(HINTS_AGE);
+        let now = Instant::now();
+        if matches!(self.state().heard, Some(at) if now < at + old) {
+            return;
+        }
+        let deadline = deadline.min(now + HINTS_TIME);
+        if let Ok(statuses) = self.list_statuses(deadline).await {
+            let mut state = self.state();
+            state.statuses = statuses;
+            state.heard = Some(now);
+        }
     }
 
     /// Between two words of this host: hosts together burden the store evenly, however many they
@@ -73,6 +81,10 @@ impl Member {
 
 /// A status nobody waits for.
 const TELL_TIME: Duration = Duration::from_secs(1);
+/// Of the time in which other hosts answer, for their last words.
+const HINTS_TIME: Duration = Duration::from_millis(100);
+/// Hints that are not older serve again; with many hosts they may be.
+const HINTS_AGE: Duration = Duration::from_secs(5);
 /// 100 words in a second, from all hosts together.
 const PER_HOST: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(300);

@@ -83,7 +83,6 @@ impl AddressManager {
         }
         if let Some(hosts) = hosts {
             self.mirror.keep_hosts(&hosts).await?;
-            self.member.listen(Instant::now() + BEAT_TIME).await?;
             self.follow_all().await?;
         }
         self.member.note_memory();

@@ -47,6 +47,7 @@ impl AddressManager {
         if holders.is_empty() {
             return self.nobody_has(pool, need);
         }
+        self.member.listen(deadline).await;
         let first = self.richest(pool, &holders);
         let rounds = first.map(|host| BTreeSet::from([host]));
         for asked in rounds.into_iter().chain([holders.clone()]) {

@@ -155,7 +155,7 @@ impl AddressManager {
 
     /// Hosts that share the store, this one included.
     pub(crate) fn hosts_count(&self) -> u128 {
-        u128::try_from(self.member.hosts().len()).unwrap_or(1)
+        u128::try_from(self.member.members_count()).unwrap_or(1)
     }
 
     /// Whether the store is this host's own.

@@ -1,0 +1,154 @@
+//! The hosts on record, as far as each host keeps them in memory.
+
+use crate::records::{HostRecord, HostState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Hosts on record, by the last part of their keys.
+pub(crate) type States = BTreeMap<Box<str>, HostState>;
+
+/// What is kept of all hosts on record. Each host keeps this of every other one, so it is small,
+/// and a copy of it shares its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peers {
+    states: Arc<States>,
+    members: usize,
+    /// Changes and starts of this host, and of all others.
+    own: u128,
+    others: u128,
+}
+
+impl Peers {
+    /// Nobody.
+    pub(crate) fn none() -> Self {
+        Self::of("", [])
+    }
+
+    /// What is known of these hosts' records at host `me`.
+    pub(crate) fn of(me: &str, records: impl IntoIterator<Item = (String, HostRecord)>) -> Self {
+        let (mut own, mut others) = (0, 0);
+        let states = records.into_iter().map(|(host, record)| {
+            let sum = if host == me { &mut own } else { &mut others };
+            *sum += work(&record);
+            (host.into_boxed_str(), record.state)
+        });
+        let states: States = states.collect();
+        Self {
+            members: states.values().filter(|state| is_member(**state)).count(),
+            states: Arc::new(states),
+            own,
+            others,
+        }
+    }
+
+    /// Takes in the record of this host.
+    pub(crate) fn note_own(&mut self, own: &HostRecord) {
+        self.own = work(own);
+        let known = self.states.get(own.host.as_str());
+        if known != Some(&own.state) {
+            let before = known.is_some_and(|state| is_member(*state));
+            let states = Arc::make_mut(&mut self.states);
+            states.insert(own.host.as_str().into(), own.state);
+            self.members += usize::from(is_member(own.state));
+            self.members -= usize::from(before);
+        }
+    }
+
+    /// Keeps the names of `earlier`, if they are the same: whoever has those too shares them.
+    pub(crate) fn share_with(&mut self, earlier: &Self) {
+        if self.states == earlier.states {
+            self.states = Arc::clone(&earlier.states);
+        }
+    }
+
+    /// All hosts on record with their states.
+    pub(crate) fn states(&self) -> &Arc<States> {
+        &self.states
+    }
+
+    /// The hosts that take part.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
+        let members = self.states.iter().filter(|(_, state)| is_member(**state));
+        members.map(|(host, _)| &**host)
+    }
+
+    /// How many hosts share the store, `me` included, whatever is on record of it.
+    pub(crate) fn count_with(&self, me: &str) -> usize {
+        let listed = self.states.get(me).is_some_and(|state| is_member(*state));
+        self.members + usize::from(!listed)
+    }
+
+    /// Hosts on record, forgotten ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Changes and starts of all hosts: it never goes back while the store keeps its past.
+    pub(crate) fn mark(&self) -> u64 {
+        u64::try_from(self.own.saturating_add(self.others)).unwrap_or(u64::MAX)
+    }
+}
+
+fn is_member(state: HostState) -> bool {
+    state == HostState::Member
+}
+
+fn work(record: &HostRecord) -> u128 {
+    u128::from(record.starts) + u128::from(record.counter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::heal::unknown_host;
+    use super::*;
+
+    fn record(host: &str, state: HostState, counter: u64) -> HostRecord {
+        HostRecord {
+            state,
+            counter,
+            ..unknown_host(host)
+        }
+    }
+
+    fn peers(records: &[HostRecord]) -> Peers {
+        let records = records.iter().cloned();
+        Peers::of("h1", records.map(|record| (record.host.clone(), record)))
+    }
+
+    #[test]
+    fn what_is_noted_of_this_host_is_what_a_list_would_show() {
+        let other = record("h2", HostState::Member, 7);
+        let mut noted = peers(std::slice::from_ref(&other));
+        let steps = [
+            (HostState::Member, 3),
+            (HostState::Member, 4),
+            (HostState::Forgotten, 4),
+        ];
+        for (state, counter) in steps {
+            let own = record("h1", state, counter);
+            noted.note_own(&own);
+            assert_eq!(noted, peers(&[own, other.clone()]));
+        }
+        assert_eq!((noted.len(), noted.mark()), (2, 11));
+        assert_eq!(noted.members().collect::<Vec<_>>(), ["h2"]);
+        assert_eq!(noted.count_with("h1"), 2);
+    }
+
+    #[test]
+    fn a_mark_too_large_to_count_stays_the_largest() {
+        let most = |host| record(host, HostState::Member, u64::MAX);
+        assert_eq!(peers(&[most("h1"), most("h2")]).mark(), u64::MAX);
+    }
+
+    #[test]
+    fn names_are_shared_while_they_are_the_same() {
+        let first = peers(&[record("h2", HostState::Member, 1)]);
+        let mut later = peers(&[record("h2", HostState::Member, 5)]);
+        later.share_with(&first);
+        assert!(Arc::ptr_eq(later.states(), first.states()));
+        assert_eq!(later.mark(), 5);
+        let mut gone = peers(&[record("h2", HostState::Forgotten, 5)]);
+        gone.share_with(&first);
+        assert!(!Arc::ptr_eq(gone.states(), first.states()));
+    }
+}
