@@ -264,9 +264,9 @@ impl Chunk {
     }
 
     /// After the store lost its past: a host says again what its journal holds, with generations
-    /// above those that it knows. A run of another host with a lower generation than the journal's
-    /// is of the time before, and the host's again; one with a higher generation stays there, and is
-    /// told; the rest is the host's.
+    /// above those that it knows. A run of another host or of the pool with a lower generation than
+    /// the journal's is of the time before, and the host's again; one with a higher generation stays
+    /// there, and is told; the rest is the host's.
     pub(crate) fn assert(&mut self, span: Span, host: &Arc<str>, generation: u64) -> Vec<Run> {
         self.counter = self.counter.max(generation);
         let mut others = Vec::new();
@@ -275,7 +275,7 @@ impl Chunk {
             match &part.holder {
                 Holder::Nobody => {}
                 Holder::Owned(owner) | Holder::Offered(owner) if owner == host => {}
-                Holder::Owned(_) | Holder::Offered(_) if part.generation < generation => {}
+                _ if part.generation < generation => {}
                 Holder::Pool | Holder::Owned(_) | Holder::Offered(_) => {
                     others.push(part);
                     continue;

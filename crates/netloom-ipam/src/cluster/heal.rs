@@ -4,7 +4,7 @@ use super::commit::{Fence, RangeError};
 use crate::book::Book;
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
-use crate::manager::AddressManager;
+use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
 use crate::ranges::held::{Part, Range, RangeState};
 use crate::ranges::{StoredChunk, chunk_of, part_of, span_in};
@@ -56,6 +56,10 @@ impl AddressManager {
         self.wait_for_unnamed().await?;
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
         for pool in pools {
+            let gate = self.gates.of(pool);
+            // Nothing changes hands meanwhile: a gift that is refused now would be this host's again,
+            // and nobody had asserted it.
+            let _hands = gate.hands.lock().await;
             let Some(known) = self.known(pool) else {
                 continue;
             };
@@ -68,6 +72,10 @@ impl AddressManager {
                 ),
             }
         }
+        // What was closed or lost until here must not come back with a power cut: in this epoch the
+        // store may count lives and generations anew, and nobody asserts any more.
+        let noted = self.book().journal.under_way();
+        settle(noted).await?;
         self.leave_heal(self.member.host().as_str()).await?;
         tracing::info!("this host wrote again what it owns");
         drop(_one_at_a_time);
@@ -117,6 +125,11 @@ impl AddressManager {
             }
             let operation = self.member.operation();
             let mut operations = self.missing(pool, known, stored.as_ref(), &operation);
+            if let Some(stored) = &stored {
+                let former = former_gateway(known, stored);
+                let freed = self.unheld(stored, former, &operation).await?;
+                operations.splice(0..0, freed);
+            }
             if !operations.is_empty() && stored.as_ref().is_none_or(|s| !s.is_active()) {
                 // Of two overlapping pools that come into being at once only one may.
                 operations.insert(0, self.guard(pool, &operation).await?);
@@ -182,7 +195,7 @@ impl AddressManager {
     }
 
     /// Writes this host's ranges of a pool as runs with new generations, and the pool's own
-    /// addresses.
+    /// addresses; `hands` is held since `known` was read.
     pub(super) async fn assert_ranges(
         &self,
         pool: PoolKey,
@@ -205,8 +218,6 @@ impl AddressManager {
         number: u128,
         fence: Fence,
     ) -> Result<(), IpamError> {
-        let gate = self.gates.of(pool);
-        let _hands = gate.hands.lock().await;
         for _ in 0..CONFLICTS_MAX {
             let before = self.registry.chunk(pool, known.generation, number).await?;
             let mut stored = before.clone();
@@ -485,6 +496,24 @@ fn let_go(book: &mut Book, pool: u32, lost: &[Part]) -> Result<(), IpamError> {
     Ok(())
 }
 
+/// The gateway in the store if another one takes its place, and nobody can have it on a bridge. A
+/// host whose address it became in the lost time has asserted it, or will.
+fn former_gateway(known: &Known, stored: &StoredPool) -> Option<IpAddr> {
+    let there = &stored.pool.record;
+    let replaced = asserted(known, Some(stored), "")
+        .filter(|record| record.generation == there.generation && record.gateway != there.gateway);
+    let index = |ip: IpAddr| stored.key.subnet.index_of(ip);
+    let named = |ip: &IpAddr| {
+        let mut references = stored.references.iter();
+        references.any(|(nonce, r)| {
+            let others = !known.references.contains_key(nonce);
+            r.record.auxiliary.contains(ip) || (others && r.record.gateway == GatewayHold::Held)
+        }) || index(*ip).is_some_and(|index| known.infrastructure.contains(&index))
+    };
+    let former = replaced.and(there.gateway);
+    former.filter(|ip| !named(ip))
+}
+
 /// The pool's record to be, if the store's is behind what this host knows.
 fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Option<PoolRecord> {
     let mine = PoolRecord {
@@ -501,8 +530,7 @@ fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Opti
     if there.generation < known.generation || there.state == PoolState::Released {
         return Some(mine);
     }
-    // All that hold a gateway hold the same one: another one in the store is of the time before. Its
-    // address stays the pool's own: in the lost time it may have become a container's.
+    // All that hold a gateway hold the same one: another one in the store is of the time before.
     let holds = known
         .references
         .values()

@@ -112,6 +112,7 @@ impl AddressManager {
         let _one_at_a_time = self.changes.lock().await;
         let gate = self.gates.of(pool);
         let _no_fetch = gate.fetching.lock().await;
+        let _hands = gate.hands.lock().await;
         let Some(mut known) = self.known(pool) else {
             return Ok(());
         };
