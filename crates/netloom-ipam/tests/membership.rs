@@ -303,6 +303,7 @@ async fn a_check_finds_what_does_not_fit() {
         ),
         ("pools/global/10.9.0.0-24", "active", "released"),
         ("pools/global/10.9.0.0-24", "version", "verse"),
+        ("pools/global/10.9.0.0-24", "10.9.0.1", "10.9.0.9"),
         ("heal", "[]", "[\"h1\"]"),
     ] {
         spoil(key, from, to);

@@ -91,8 +91,13 @@ pub fn run(args: RunArgs) -> Result<HistoryReport> {
         site.start(host, Load::None)?;
     }
     let mut restless = Vec::new();
+    let rest = match site.args.flaw {
+        None => REST_MAX,
+        Some(_) => REST_MAX_PLANTED,
+    };
+    let until = Instant::now() + rest;
     for host in 0..site.hosts.len() {
-        if !site.await_end(host)? {
+        if !site.await_end(host, until)? {
             restless.push(format!("host {host} found no rest: {}", site.said(host)));
         }
     }
@@ -113,5 +118,8 @@ fn reached(site: &Site, trouble: &Trouble) -> bool {
         && site.commits() >= goals.commits
 }
 
-const STEP: Duration = Duration::from_millis(200);
+/// A host of a run that is in order rests long before.
+const REST_MAX: Duration = Duration::from_secs(600);
+const REST_MAX_PLANTED: Duration = Duration::from_secs(60);
+pub(super) const STEP: Duration = Duration::from_millis(200);
 const TELL_EVERY: Duration = Duration::from_secs(15);

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -17,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
 use super::host::{progress_path, ready_path};
-use super::run::RunArgs;
+use super::run::{RunArgs, STEP};
 
 /// One run's machinery. Dropping it ends all that it started.
 pub(super) struct Site {
@@ -211,12 +213,22 @@ impl Site {
         Ok(ended)
     }
 
-    /// Waits until a host that was to come to rest has ended.
-    pub(super) fn await_end(&mut self, host: usize) -> Result<bool> {
+    /// Waits until a host that was to come to rest has ended; at `until` it is ended.
+    pub(super) fn await_end(&mut self, host: usize, until: Instant) -> Result<bool> {
         let slot = self.hosts.get_mut(host).context("a host of the run")?;
-        match slot.0.take() {
-            Some(mut child) => Ok(child.wait()?.success()),
-            None => Ok(false),
+        let Some(child) = &mut slot.0 else {
+            return Ok(false);
+        };
+        loop {
+            if let Some(status) = child.try_wait()? {
+                slot.0 = None;
+                return Ok(status.success());
+            }
+            if Instant::now() > until {
+                slot.end()?;
+                return Ok(false);
+            }
+            sleep(STEP);
         }
     }
 

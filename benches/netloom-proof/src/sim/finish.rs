@@ -3,7 +3,7 @@
 
 use super::disk::Trouble;
 use super::host::Host;
-use super::link::Weather;
+use super::link::{OwnStore, Weather};
 use super::random::Random;
 use super::run::{Kind, Sim};
 use super::world::Promise;
@@ -11,6 +11,7 @@ use netloom_core::{AddressKind, ClusterAdmin, IpamAdmin, IpamError, Standing};
 use netloom_types::Subnet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -400,9 +401,24 @@ impl Sim {
             .filter(|hold| hold.pool == 0)
             .count();
         if held != capacity {
-            let what = format!("full with {held} of {capacity} in use");
+            let kept = self.kept_for_nobody().await;
+            let what = format!("full with {held} of {capacity} in use, {kept} kept for nobody");
+            if self.kind == Kind::Rollback && held + kept == capacity {
+                return self.world.cost(Promise::FullMeansFull, what);
+            }
             self.world.broken(Promise::FullMeansFull, what);
         }
+    }
+
+    /// Addresses that a check of the store says are kept for a gateway that is none any more.
+    async fn kept_for_nobody(&self) -> usize {
+        let problems = netloom_ipam::store_check(&OwnStore(Arc::clone(&self.ground))).await;
+        let problems = problems.unwrap_or_default();
+        let pool = |key: &str| key.starts_with("chunks/global/10.9.0.0-");
+        let kept = |problem: &&netloom_ipam::Problem| {
+            pool(problem.key.as_str()) && problem.what.starts_with("keeps ")
+        };
+        problems.iter().filter(kept).count()
     }
 }
 

@@ -79,7 +79,10 @@ impl Sim {
     }
 
     async fn gateway(&self, host: usize, pool: usize) -> bool {
-        match self.host(host).network(pool) {
+        let at = self.host(host);
+        // dockerd asks for no gateway of a network that it is removing.
+        let _turn = at.networks_turn.lock().await;
+        match at.network(pool) {
             Some(network) => self.gateway_of(host, pool, network.id).await,
             None => false,
         }

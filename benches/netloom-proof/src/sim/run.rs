@@ -240,9 +240,9 @@ impl Sim {
             .iter()
             .any(|v| v.promise == Promise::LossNoticed);
         let mut violations = facts.violations.clone();
-        let mut unpromised = Vec::new();
+        let mut unpromised = facts.costs.clone();
         if self.kind == Kind::BlindRollback && !noticed {
-            std::mem::swap(&mut violations, &mut unpromised);
+            unpromised.append(&mut violations);
         }
         SeedReport {
             seed,

@@ -80,6 +80,8 @@ pub(crate) struct Facts {
     /// By pool and host.
     pub(crate) gateways: BTreeMap<(usize, usize), IpAddr>,
     pub(crate) violations: Vec<Violation>,
+    /// What a store that lost its past cost, and a check of it tells.
+    pub(crate) costs: Vec<Violation>,
     pub(crate) operations: u64,
     pub(crate) refused: u64,
     pub(crate) faults: BTreeMap<&'static str, u64>,
@@ -105,14 +107,27 @@ impl World {
         self.trace.note("BROKEN", &[promise as u64], || {
             format!("{promise:?}: {what}")
         });
-        let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let violation = self.violation(promise, what);
         let mut facts = self.facts();
         if facts.violations.len() < VIOLATIONS_MAX {
-            facts.violations.push(Violation {
-                promise,
-                what,
-                at_ms,
-            });
+            facts.violations.push(violation);
+        }
+    }
+
+    /// Short of a promise, as it is written down that a store which lost its past can cost, and told.
+    pub(crate) fn cost(&self, promise: Promise, what: String) {
+        self.trace
+            .note("COST", &[promise as u64], || format!("{promise:?}: {what}"));
+        let violation = self.violation(promise, what);
+        self.facts().costs.push(violation);
+    }
+
+    fn violation(&self, promise: Promise, what: String) -> Violation {
+        let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Violation {
+            promise,
+            what,
+            at_ms,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Reading all of a store, for people: what is wrong with it, and what is in it.
 
+use crate::chunk::Holder;
 use crate::records::{
     AnswerRecord, ChunkRecord, EpochRecord, HealRecord, HostRecord, HostState, PoolRecord,
     PoolState, Record, ReferenceRecord, SpaceRecord, StatusRecord, WantRecord,
@@ -8,6 +9,7 @@ use crate::space::Keys;
 use netloom_core::store::{Key, Store, StoreError, Versioned};
 use netloom_types::Subnet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Something in a store that should not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +138,10 @@ impl Check {
         self.compare_epoch();
         self.compare_pools();
         let references = core::mem::take(&mut self.references);
+        let mut named: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (_, pool, record) in &references {
+            named.entry(pool).or_default().extend(&record.auxiliary);
+        }
         for (key, pool, record) in &references {
             if let Err(what) = self.reference(pool, record) {
                 self.problem(key, what);
@@ -143,7 +149,8 @@ impl Check {
         }
         let chunks = core::mem::take(&mut self.chunks);
         for (key, pool, record) in &chunks {
-            if let Err(what) = self.chunk(key, pool, record) {
+            let auxiliary = named.get(pool.as_str());
+            if let Err(what) = self.chunk(key, pool, record, auxiliary) {
                 self.problem(key, what);
             }
         }
@@ -204,7 +211,13 @@ impl Check {
         self.member(&record.host)
     }
 
-    fn chunk(&self, key: &Key, pool: &str, record: &ChunkRecord) -> Result<(), String> {
+    fn chunk(
+        &self,
+        key: &Key,
+        pool: &str,
+        record: &ChunkRecord,
+        auxiliary: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<(), String> {
         let Some((_, subnet, known)) = self.pools.get(pool) else {
             return Err("belongs to a pool that is not on record".to_owned());
         };
@@ -231,7 +244,21 @@ impl Check {
         if base >= subnet.size_saturating() {
             return Err(format!("lies outside of {subnet}"));
         }
-        Ok(())
+        let runs = chunk.runs().iter();
+        let mut own = runs
+            .filter(|run| run.holder == Holder::Pool)
+            .flat_map(|run| run.span.first..=run.span.last)
+            .filter_map(|at| subnet.nth(base.saturating_add(u128::from(at))));
+        let unnamed = own.find(|ip| {
+            known.gateway != Some(*ip) && !auxiliary.is_some_and(|named| named.contains(ip))
+        });
+        match unnamed {
+            Some(ip) => Err(format!(
+                "keeps {ip}, which is neither the pool's gateway nor an auxiliary address: nobody \
+                 gets it until all hosts removed their networks of {subnet}"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn member(&self, host: &str) -> Result<(), String> {
