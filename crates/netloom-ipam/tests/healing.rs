@@ -411,3 +411,29 @@ async fn gateway_outlives(restarted: Option<Restarted>) {
     let same = second.request_address(gateway(&there)).await.unwrap();
     assert_eq!(same.ip(), ip("10.9.0.77"));
 }
+
+/// A store went back to when a container's address was the gateway: it stays the container's host's.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_of_before_that_became_a_containers_address_is_its_hosts() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let old = network(&first, "10.9.0.0/24").await.id;
+    let pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    pass(60).await;
+    let snapshot = store.snapshot();
+    first.release_address(&old, ip("10.9.0.1")).await.unwrap();
+    first.release_pool(&old).await.unwrap();
+    let mut later = gateway(&pool);
+    later.wanted = Some(ip("10.9.0.9"));
+    second.request_address(later).await.unwrap();
+    let wish = || this(&pool, ip("10.9.0.1"), Some(mac(1)));
+    second.request_address(wish()).await.unwrap();
+    second.confirm(ip("10.9.0.1"), Some(mac(1))).await.unwrap();
+    store.restore(&snapshot);
+    pass(120).await;
+    assert_eq!(second.cluster().await.standing, Standing::Joined);
+    assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+    second.release_address(&pool, ip("10.9.0.1")).await.unwrap();
+    second.request_address(wish()).await.unwrap();
+}
