@@ -403,7 +403,7 @@ impl Sim {
         if held != capacity {
             let kept = self.kept_for_nobody().await;
             let what = format!("full with {held} of {capacity} in use, {kept} kept for nobody");
-            if self.kind == Kind::Rollback && held + kept == capacity {
+            if matches!(self.kind, Kind::Rollback | Kind::Wipe) && held + kept == capacity {
                 return self.world.cost(Promise::FullMeansFull, what);
             }
             self.world.broken(Promise::FullMeansFull, what);

@@ -1,7 +1,7 @@
 //! Writing again what this host knows, after the store lost its past.
 
 use super::commit::{Fence, RangeError};
-use crate::book::Book;
+use crate::book::{Book, not_journalled};
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
 use crate::manager::{AddressManager, settle};
@@ -76,6 +76,9 @@ impl AddressManager {
         // store may count lives and generations anew, and nobody asserts any more.
         let noted = self.book().journal.under_way();
         settle(noted).await?;
+        if let Some(failure) = self.book().journal.failure() {
+            return Err(not_journalled(failure));
+        }
         self.leave_heal(self.member.host().as_str()).await?;
         tracing::info!("this host wrote again what it owns");
         drop(_one_at_a_time);
@@ -125,11 +128,6 @@ impl AddressManager {
             }
             let operation = self.member.operation();
             let mut operations = self.missing(pool, known, stored.as_ref(), &operation);
-            if let Some(stored) = &stored {
-                let former = former_gateway(known, stored);
-                let freed = self.unheld(stored, former, &operation).await?;
-                operations.splice(0..0, freed);
-            }
             if !operations.is_empty() && stored.as_ref().is_none_or(|s| !s.is_active()) {
                 // Of two overlapping pools that come into being at once only one may.
                 operations.insert(0, self.guard(pool, &operation).await?);
@@ -496,24 +494,6 @@ fn let_go(book: &mut Book, pool: u32, lost: &[Part]) -> Result<(), IpamError> {
     Ok(())
 }
 
-/// The gateway in the store if another one takes its place, and nobody can have it on a bridge. A
-/// host whose address it became in the lost time has asserted it, or will.
-fn former_gateway(known: &Known, stored: &StoredPool) -> Option<IpAddr> {
-    let there = &stored.pool.record;
-    let replaced = asserted(known, Some(stored), "")
-        .filter(|record| record.generation == there.generation && record.gateway != there.gateway);
-    let index = |ip: IpAddr| stored.key.subnet.index_of(ip);
-    let named = |ip: &IpAddr| {
-        let mut references = stored.references.iter();
-        references.any(|(nonce, r)| {
-            let others = !known.references.contains_key(nonce);
-            r.record.auxiliary.contains(ip) || (others && r.record.gateway == GatewayHold::Held)
-        }) || index(*ip).is_some_and(|index| known.infrastructure.contains(&index))
-    };
-    let former = replaced.and(there.gateway);
-    former.filter(|ip| !named(ip))
-}
-
 /// The pool's record to be, if the store's is behind what this host knows.
 fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Option<PoolRecord> {
     let mine = PoolRecord {
@@ -530,7 +510,9 @@ fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Opti
     if there.generation < known.generation || there.state == PoolState::Released {
         return Some(mine);
     }
-    // All that hold a gateway hold the same one: another one in the store is of the time before.
+    // All that hold a gateway hold the same one: another one in the store is of the time before. Its
+    // address stays the pool's own, unless a host says that it owns it: in the lost time it may have
+    // become a container's, or be another host's gateway after all.
     let holds = known
         .references
         .values()

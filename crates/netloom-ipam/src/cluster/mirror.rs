@@ -11,7 +11,8 @@ use netloom_core::store::{
     CommitError, Key, Operation, Store, TRANSACTION_OPS_MAX, Transaction, Versioned,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// The mirror, if there is one.
 #[derive(Debug, Clone, Default)]
@@ -53,10 +54,12 @@ impl Mirror {
 
     /// Keeps who is on record; how far each came changes too often to be kept.
     pub(crate) async fn keep_hosts(&self, hosts: &Peers) -> Result<(), IpamError> {
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.store.is_none() || kept().as_ref() == Some(hosts.states()) {
+        // One at a time, and unknown while it is written: a part of it may be there.
+        let mut kept = self.kept.lock().await;
+        if self.store.is_none() || kept.as_ref() == Some(hosts.states()) {
             return Ok(());
         }
+        *kept = None;
         let mut rows = BTreeMap::new();
         // No host's record is ever removed: one that a store lost is remembered all the more.
         for (key, known) in self.list(&Keys::hosts()).await? {
@@ -72,7 +75,7 @@ impl Mirror {
             }
         }
         self.keep(&Keys::hosts(), rows).await?;
-        *kept() = Some(Arc::clone(hosts.states()));
+        *kept = Some(Arc::clone(hosts.states()));
         Ok(())
     }
 

@@ -120,6 +120,8 @@ impl AddressManager {
             space: AddressSpace::Global,
             ..pool
         };
+        let shared_gate = self.gates.of(shared);
+        let _hands_of_shared = shared_gate.hands.lock().await;
         known.generation = match there {
             None => known.generation,
             Some(there) if there.is_active() => there.pool.record.generation,

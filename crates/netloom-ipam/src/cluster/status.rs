@@ -58,10 +58,12 @@ impl Member {
             return;
         }
         let deadline = deadline.min(now + HINTS_TIME);
-        if let Ok(statuses) = self.list_statuses(deadline).await {
-            let mut state = self.state();
+        let statuses = self.list_statuses(deadline).await;
+        let mut state = self.state();
+        // Whatever came of it: asking goes on without hints, and is not to be held up each time.
+        state.heard = Some(now);
+        if let Ok(statuses) = statuses {
             state.statuses = statuses;
-            state.heard = Some(now);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::judge::Verdict;
 use super::look::Width;
 use crate::config::Sharing;
-use crate::manager::AddressManager;
+use crate::manager::{AddressManager, settle};
 use crate::records::ShareRecord;
 use netloom_core::store::Key;
 use netloom_core::{IpamError, Standing};
@@ -38,6 +38,7 @@ impl AddressManager {
                 Width::All
             };
             let in_order = self.beat(width).await;
+            self.keep_memory().await;
             let pause = self.member.status_pause(shortest);
             // Who is there must be known for the day on which the store forgets it.
             if width == Width::All && in_order.is_ok() {
@@ -59,6 +60,15 @@ impl AddressManager {
         }
     }
 
+    /// What was learnt of the store is noted and not waited for: here it becomes durable, whatever
+    /// else happens, so that a power cut takes no more of it than of the time since.
+    async fn keep_memory(&self) {
+        let noted = self.book().journal.under_way();
+        if let Err(error) = settle(noted).await {
+            tracing::debug!(%error, "what was learnt of the store is not durable");
+        }
+    }
+
     /// Looks at the store, joins it again if need be, and says that this host lives.
     async fn beat(&self, width: Width) -> Result<(), IpamError> {
         if let Standing::Stopped { .. } = self.member.standing() {
@@ -67,7 +77,6 @@ impl AddressManager {
         }
         let deadline = Instant::now() + BEAT_TIME;
         let look = self.member.look(width, deadline).await?;
-        let hosts = (width == Width::All).then(|| look.hosts.clone());
         let started = self.member.has_started();
         match self.member.settle(look) {
             Verdict::Join | Verdict::Stale if started => {}
@@ -81,7 +90,8 @@ impl AddressManager {
             self.check_ranges().await?;
             self.member.is_checked(epoch);
         }
-        if let Some(hosts) = hosts {
+        if width == Width::All {
+            let hosts = self.member.state().hosts.clone();
             self.mirror.keep_hosts(&hosts).await?;
             self.follow_all().await?;
         }

@@ -71,6 +71,15 @@ impl AddressManager {
             if received {
                 return Ok(Asked::Received);
             }
+            if round.is_decided() {
+                // The background or another request took in what was offered.
+                let here = self.has(pool, need);
+                return Ok(if here {
+                    Asked::Received
+                } else {
+                    Asked::Changed
+                });
+            }
             let silent = round.silent(&asked);
             if asked == holders && !silent.is_empty() {
                 return Err(self.unanswered(pool, need, &silent));
