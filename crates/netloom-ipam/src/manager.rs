@@ -52,6 +52,20 @@ impl AddressManager {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until all that was noted so far is durable.
+    ///
+    /// # Errors
+    /// When the journal took it not, or takes nothing any more: what it dropped then is not waited
+    /// for by anybody else.
+    pub(crate) async fn all_durable(&self) -> Result<(), IpamError> {
+        let noted = self.book().journal.under_way();
+        settle(noted).await?;
+        match self.book().journal.failure() {
+            Some(failure) => Err(not_journalled(failure)),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn sightings(&self) -> MutexGuard<'_, Sightings> {
         let sightings = self.sightings.lock();
         sightings.unwrap_or_else(PoisonError::into_inner)

@@ -42,7 +42,8 @@ struct Inner {
     identity: String,
     /// Counts how often it lost its past.
     lives: u64,
-    watches: BTreeMap<Key, Vec<Arc<Bell>>>,
+    /// By directory.
+    watches: BTreeMap<String, Vec<Arc<Bell>>>,
     reads: u64,
     commits: u64,
 }
@@ -145,7 +146,7 @@ impl Ground {
         let bell = Arc::new(Bell::default());
         let mut inner = self.inner();
         // Whoever watched and went away holds its bell no more.
-        let bells = inner.watches.entry(prefix.clone()).or_default();
+        let bells = inner.watches.entry(prefix.to_string()).or_default();
         bells.retain(|bell| Arc::strong_count(bell) > 1);
         bells.push(Arc::clone(&bell));
         bell
@@ -277,12 +278,15 @@ impl Inner {
 
     /// Tells who watches a directory that the key lies in.
     fn ring(&self, key: &Key) {
-        let parents = key.as_str().match_indices('/');
-        for (end, _) in parents {
-            let parent = Key::new(key.as_str().get(..end).unwrap_or_default());
-            if let Some(bells) = parent.ok().and_then(|parent| self.watches.get(&parent)) {
-                bells.iter().for_each(|bell| bell.rung.notify_one());
-            }
+        let name = key.as_str();
+        let parents = name
+            .match_indices('/')
+            .filter_map(|(end, _)| name.get(..end));
+        for bell in parents
+            .filter_map(|parent| self.watches.get(parent))
+            .flatten()
+        {
+            bell.rung.notify_one();
         }
     }
 

@@ -1,10 +1,10 @@
 //! Writing again what this host knows, after the store lost its past.
 
 use super::commit::{Fence, RangeError};
-use crate::book::{Book, not_journalled};
+use crate::book::Book;
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
-use crate::manager::{AddressManager, settle};
+use crate::manager::AddressManager;
 use crate::pools::contended;
 use crate::ranges::held::{Part, Range, RangeState};
 use crate::ranges::{StoredChunk, chunk_of, part_of, span_in};
@@ -74,11 +74,7 @@ impl AddressManager {
         }
         // What was closed or lost until here must not come back with a power cut: in this epoch the
         // store may count lives and generations anew, and nobody asserts any more.
-        let noted = self.book().journal.under_way();
-        settle(noted).await?;
-        if let Some(failure) = self.book().journal.failure() {
-            return Err(not_journalled(failure));
-        }
+        self.all_durable().await?;
         self.leave_heal(self.member.host().as_str()).await?;
         tracing::info!("this host wrote again what it owns");
         drop(_one_at_a_time);

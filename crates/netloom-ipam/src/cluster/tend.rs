@@ -3,7 +3,7 @@
 use super::judge::Verdict;
 use super::look::Width;
 use crate::config::Sharing;
-use crate::manager::{AddressManager, settle};
+use crate::manager::AddressManager;
 use crate::records::ShareRecord;
 use netloom_core::store::Key;
 use netloom_core::{IpamError, Standing};
@@ -38,7 +38,11 @@ impl AddressManager {
                 Width::All
             };
             let in_order = self.beat(width).await;
-            self.keep_memory().await;
+            // What was learnt of the store is noted and not waited for: a power cut is to take no more
+            // of it than of the time since this look.
+            if let Err(error) = self.all_durable().await {
+                tracing::debug!(%error, "what was learnt of the store is not durable");
+            }
             let pause = self.member.status_pause(shortest);
             // Who is there must be known for the day on which the store forgets it.
             if width == Width::All && in_order.is_ok() {
@@ -57,15 +61,6 @@ impl AddressManager {
             };
             // Whoever meets a store that is not as it was joined calls for a look at once.
             drop(timeout(pause, self.member.astray.notified()).await);
-        }
-    }
-
-    /// What was learnt of the store is noted and not waited for: here it becomes durable, whatever
-    /// else happens, so that a power cut takes no more of it than of the time since.
-    async fn keep_memory(&self) {
-        let noted = self.book().journal.under_way();
-        if let Err(error) = settle(noted).await {
-            tracing::debug!(%error, "what was learnt of the store is not durable");
         }
     }
 
