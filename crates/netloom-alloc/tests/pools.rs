@@ -282,3 +282,38 @@ fn all_kinds_can_be_sent_and_shared() {
     check::<netloom_alloc::SparseBitmap>();
     check::<netloom_alloc::SubnetPool>();
 }
+
+/// The same calls on both forms of one pool, random ones with a printed seed.
+#[test]
+fn a_sparse_pool_answers_as_a_dense_one_does() {
+    for (seed, text) in [(1, "10.9.0.0/30"), (2, "10.9.0.0/24"), (3, "10.9.0.0/18")] {
+        println!("seed {seed}");
+        let subnet = subnet(text);
+        let mut dense = AddressPool::new(subnet);
+        let mut sparse = AddressPool::builder(subnet).sparse().build().unwrap();
+        let mut state: u64 = seed;
+        let mut below = |limit: u128| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            u128::from(state >> 33) % limit
+        };
+        for _ in 0..20_000 {
+            let first = subnet.nth(below(subnet.size_saturating())).unwrap();
+            let host_bits = u8::try_from(below(u128::from(subnet.host_bits()) + 1)).unwrap();
+            let block = Subnet::truncating(first, 32 - host_bits);
+            match below(6) {
+                0 | 1 => assert_eq!(sparse.allocate(), dense.allocate()),
+                2 => assert_eq!(sparse.allocate_at(first), dense.allocate_at(first)),
+                3 => assert_eq!(sparse.release(first), dense.release(first)),
+                4 => assert_eq!(
+                    sparse.allocate_block_at(block),
+                    dense.allocate_block_at(block)
+                ),
+                _ => assert_eq!(sparse.release_block(block), dense.release_block(block)),
+            }
+            assert_eq!(sparse.allocated_in(block), dense.allocated_in(block));
+        }
+        assert!(sparse.iter().eq(dense.iter()), "{text}");
+        let restored = AddressPool::restore(&sparse.snapshot(), subnet);
+        assert_eq!(restored, Ok(sparse));
+    }
+}

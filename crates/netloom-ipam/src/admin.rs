@@ -212,7 +212,7 @@ fn contradicts(slot: &Slot, holder: &ReservedFor) -> bool {
 
 fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
     let subnet = live.key.subnet;
-    let range = live.range();
+    let range = live.references.common_range();
     let within = range.unwrap_or(subnet);
     let blank = AddressPool::new(subnet);
     let capacity = within
@@ -224,18 +224,15 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
                 .filter(|(ip, _)| within.contains(*ip))
                 .count() as u128,
         );
-    let reference = |nonce: &u64| {
-        Reference {
-            pool: live.key,
-            nonce: *nonce,
-        }
-        .id()
+    let reference = |nonce| {
+        let pool = live.key;
+        Reference { pool, nonce }.id()
     };
     PoolView {
         subnet,
         space: live.key.space,
         range,
-        references: live.references.keys().map(reference).collect(),
+        references: live.references.nonces().map(reference).collect(),
         gateway: live.gateway,
         capacity: saturate(capacity),
         used: saturate(used_in(live, ledger, within).min(capacity)),
@@ -320,15 +317,9 @@ fn address_views(live: &Live, ledger: &Ledger) -> Vec<AddressView> {
         .map(|ip| bare(ip, AddressKind::Gateway))
         .into_iter()
         .collect();
-    let auxiliary: BTreeSet<_> = live
-        .references
-        .values()
-        .flat_map(|r| &r.auxiliary)
-        .collect();
-    let auxiliary = auxiliary
-        .into_iter()
-        .filter(|ip| Some(**ip) != live.gateway);
-    views.extend(auxiliary.map(|ip| bare(*ip, AddressKind::Auxiliary)));
+    let auxiliary: BTreeSet<_> = live.references.auxiliary().collect();
+    let auxiliary = auxiliary.into_iter().filter(|ip| Some(*ip) != live.gateway);
+    views.extend(auxiliary.map(|ip| bare(ip, AddressKind::Auxiliary)));
     views.extend(ledger.slots.iter().filter_map(|(index, slot)| {
         Some(AddressView {
             ip: subnet.nth(*index)?,

@@ -64,7 +64,7 @@ impl Trouble {
 }
 
 /// All that the truths disagree about, in order of address.
-pub(crate) fn survey(book: &Book, evidence: &Evidence, host: &str) -> Vec<Trouble> {
+pub(crate) fn survey(book: &Book, evidence: &Evidence) -> Vec<Trouble> {
     let shown = Shown::new(evidence);
     let mut found = Vec::new();
     for live in book.pools.values() {
@@ -98,7 +98,7 @@ pub(crate) fn survey(book: &Book, evidence: &Evidence, host: &str) -> Vec<Troubl
     found.extend(unrecorded(book, &shown));
     found.extend(shown.duplicates(book));
     if let Some(networks) = &evidence.runtime {
-        found.extend(stray_references(book, networks, host));
+        found.extend(stray_references(book, networks));
         found.extend(unknown_networks(book, networks));
     }
     found
@@ -229,18 +229,14 @@ fn unrecorded(book: &Book, shown: &Shown) -> Vec<Trouble> {
 
 /// References that outnumber the runtime's networks. As long as one network uses the pool, only
 /// references that nobody used can be told to be stray.
-fn stray_references(book: &Book, networks: &[RuntimeNetwork], host: &str) -> Vec<Trouble> {
+fn stray_references(book: &Book, networks: &[RuntimeNetwork]) -> Vec<Trouble> {
     let mut found = Vec::new();
     for live in book.pools.values() {
         let uses = |n: &&RuntimeNetwork| n.subnets.iter().any(|(s, _)| *s == live.key.subnet);
         let count = networks.iter().filter(is_ours).filter(uses).count();
-        let own: Vec<_> = live
-            .references
-            .iter()
-            .filter(|(_, r)| r.host == host)
-            .collect();
+        let own = live.references.own();
         let surplus = own.len().saturating_sub(count);
-        let used = own.iter().filter(|(_, r)| r.state == ReferenceState::Used);
+        let used = own.values().filter(|r| r.state == ReferenceState::Used);
         // A network that never asked for an address may have any of the unused ones.
         let accounted = used.count() >= count;
         let told = |r: &ReferenceState| match r {
@@ -251,7 +247,7 @@ fn stray_references(book: &Book, networks: &[RuntimeNetwork], host: &str) -> Vec
         found.extend(strays.map(|(nonce, r)| Trouble::Reference {
             reference: Reference {
                 pool: live.key,
-                nonce: **nonce,
+                nonce: *nonce,
             },
             state: r.state,
             granted: Timestamp(r.granted),

@@ -10,6 +10,7 @@ pub(crate) use choice::{
     bounded, exhausted, infrastructural, not_journalled, occupied, told, unknown_reference,
 };
 
+use crate::config::{IpamConfig, Sharing};
 use crate::event::{Event, Slot, SlotState};
 use crate::journal::{Journal, Ticket};
 use crate::live::Live;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) struct Book {
+    /// This host's name.
+    host: String,
     clock: Arc<dyn Clock>,
     pub(crate) habit: Habit,
     pub(crate) table: Table,
@@ -93,13 +96,18 @@ fn overtaken(why: &'static str) -> IpamError {
 
 impl Book {
     pub(crate) fn new(
+        config: &IpamConfig,
         journal: Journal,
         table: Table,
         stored: &[StoredPool],
         clock: Arc<dyn Clock>,
-        habit: Habit,
     ) -> Result<Self, IpamError> {
+        let habit = match config.sharing {
+            Sharing::Alone => Habit::ClaimFirst,
+            Sharing::Cluster(_) => Habit::ReuseFirst,
+        };
         let mut book = Self {
+            host: config.host.as_str().to_owned(),
             clock,
             habit,
             answered_after: table.next_operation() - 1,
@@ -147,9 +155,10 @@ impl Book {
             .get(&number)
             .expect("the pool was found or opened just now");
         match self.pools.get_mut(&key) {
-            Some(live) => live.follow(stored, ledger),
+            Some(live) => live.follow(stored, ledger, &self.host),
             None => {
-                self.pools.insert(key, Live::new(number, stored, ledger));
+                let live = Live::new(number, stored, ledger, &self.host);
+                self.pools.insert(key, live);
             }
         }
         Ok(())
@@ -157,23 +166,18 @@ impl Book {
 
     /// Whether the store has a pool in a former life than is known here, and nothing of the later one
     /// is this host's.
-    pub(crate) fn is_lost_life(&self, stored: &StoredPool, host: &str) -> bool {
+    pub(crate) fn is_lost_life(&self, stored: &StoredPool) -> bool {
         let live = self.pools.get(&stored.key);
-        let mut references = live.into_iter().flat_map(|live| live.references.values());
         let mut later = self.lives_after(stored).peekable();
         stored.is_active()
             && later.peek().is_some()
             && later.all(|(_, ledger)| ledger.is_blank())
-            && !references.any(|reference| reference.host == host)
+            && live.is_none_or(|live| live.references.own().is_empty())
     }
 
     /// Follows the store to a former life of a pool, if nothing of the later one is this host's.
-    pub(crate) fn leave_lost_life(
-        &mut self,
-        stored: &StoredPool,
-        host: &str,
-    ) -> Result<(), IpamError> {
-        if !self.is_lost_life(stored, host) {
+    pub(crate) fn leave_lost_life(&mut self, stored: &StoredPool) -> Result<(), IpamError> {
+        if !self.is_lost_life(stored) {
             return Ok(());
         }
         let later: Vec<u32> = self.lives_after(stored).map(|(number, _)| number).collect();
@@ -272,7 +276,7 @@ impl Book {
         wish: &Wish,
     ) -> Result<(IpAddr, Option<Ticket>), Refusal> {
         let live = self.live(reference)?;
-        if live.references.get(&reference.nonce).map(|r| r.state) != Some(ReferenceState::Used) {
+        if live.references.state(reference.nonce) != Some(ReferenceState::Used) {
             return Err(Refusal::Unused);
         }
         let number = live.number;
@@ -411,8 +415,17 @@ impl Book {
     pub(crate) fn live(&self, reference: Reference) -> Result<&Live, IpamError> {
         self.pools
             .get(&reference.pool)
-            .filter(|live| live.references.contains_key(&reference.nonce))
+            .filter(|live| live.references.contains(reference.nonce))
             .ok_or_else(|| unknown_reference(reference))
+    }
+
+    /// Before the store is asked to take a gateway back: nobody here uses it any more. Whoever takes
+    /// another one while the answer is on its way must not be told otherwise by this host, should the
+    /// store lose its past. If it does not happen, the store shows that this host still holds it.
+    pub(crate) fn let_gateway_go(&mut self, reference: Reference) {
+        if let Some(live) = self.pools.get_mut(&reference.pool) {
+            live.references.let_gateway_go(reference.nonce);
+        }
     }
 
     pub(crate) fn locate(&self, pool: PoolKey, ip: IpAddr) -> Option<(u32, u128)> {
@@ -479,7 +492,7 @@ impl Book {
         if let Some(ip) = mine.and_then(|(index, _)| subnet.nth(*index)) {
             return Ok((ip, Source::Kept));
         }
-        let own = live.references.get(&reference.nonce).and_then(|r| r.range);
+        let own = live.references.range_of(reference.nonce);
         if let Ok(ip) = live.addresses.allocate_in(own.unwrap_or(subnet)) {
             return Ok((ip, Source::Fresh));
         }

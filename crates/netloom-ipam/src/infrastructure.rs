@@ -152,6 +152,7 @@ impl AddressManager {
             record.auxiliary.retain(|aux| *aux != ip);
             let mut gateway = stored.pool.record.gateway;
             if gateway == Some(ip) {
+                self.book().let_gateway_go(reference);
                 record.gateway = GatewayHold::None;
                 gateway = gateway.filter(|_| gateway_held_by_others(&stored, reference.nonce));
             }

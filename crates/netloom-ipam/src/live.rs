@@ -1,13 +1,14 @@
 //! One pool in memory: its references, and the addresses that this host can hand out.
 
 use crate::ranges::held::{Part, RangeState};
-use crate::records::{GatewayHold, ReferenceRecord, ReferenceState};
+use crate::records::GatewayHold;
+use crate::references::References;
 use crate::registry::StoredPool;
 use crate::space::PoolKey;
 use crate::table::Ledger;
 use netloom_alloc::AddressPool;
 use netloom_types::{Family, Subnet};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// A pool that is in use.
@@ -21,29 +22,29 @@ pub(crate) struct Live {
     /// Its ledger's number in the table.
     pub(crate) number: u32,
     pub(crate) gateway: Option<IpAddr>,
-    pub(crate) references: BTreeMap<u64, ReferenceRecord>,
+    pub(crate) references: References,
     pub(crate) addresses: AddressPool,
     /// Parts of the pool in which nothing was left to claim when it was looked at last.
     pub(crate) claimed_out: BTreeSet<Part>,
 }
 
 impl Live {
-    /// The pool as the store has it, with the addresses that its ledger knows.
-    pub(crate) fn new(number: u32, stored: &StoredPool, ledger: &Ledger) -> Self {
+    /// The pool as the store has it, with the addresses that its ledger knows, on host `me`.
+    pub(crate) fn new(number: u32, stored: &StoredPool, ledger: &Ledger, me: &str) -> Self {
         let subnet = stored.key.subnet;
         let mut live = Self {
             key: stored.key,
             number,
             gateway: None,
-            references: BTreeMap::new(),
-            addresses: AddressPool::new(subnet),
+            references: References::default(),
+            addresses: nothing_taken(subnet),
             claimed_out: BTreeSet::new(),
         };
         for block in blocks(subnet, usable(subnet)) {
             // A new pool has nothing taken but what is not usable.
             let _ = live.addresses.allocate_block_at(block);
         }
-        live.follow(stored, ledger);
+        live.follow(stored, ledger, me);
         for range in ledger.held.iter() {
             if range.state == RangeState::Owned {
                 live.open(range.part, ledger);
@@ -53,14 +54,11 @@ impl Live {
     }
 
     /// Takes over what the store says: references, gateway, auxiliary addresses.
-    pub(crate) fn follow(&mut self, stored: &StoredPool, ledger: &Ledger) {
+    pub(crate) fn follow(&mut self, stored: &StoredPool, ledger: &Ledger, me: &str) {
         let before = self.infrastructure();
         self.gateway = stored.pool.record.gateway;
-        self.references = stored
-            .references
-            .iter()
-            .map(|(nonce, stored)| (*nonce, stored.record.clone()))
-            .collect();
+        let references = stored.references.iter();
+        self.references = References::of(me, references.map(|(nonce, r)| (*nonce, &r.record)));
         self.claimed_out.clear();
         let now = self.infrastructure();
         for ip in now.difference(&before) {
@@ -77,8 +75,7 @@ impl Live {
 
     /// The gateway and the auxiliary addresses.
     pub(crate) fn infrastructure(&self) -> BTreeSet<IpAddr> {
-        let auxiliary = self.references.values().flat_map(|r| &r.auxiliary);
-        auxiliary.chain(&self.gateway).copied().collect()
+        self.references.auxiliary().chain(self.gateway).collect()
     }
 
     /// An owned range: what is free of it can be handed out.
@@ -91,9 +88,10 @@ impl Live {
         for block in blocks(subnet, part) {
             let _ = self.addresses.release_block(block);
         }
+        let infrastructure = self.infrastructure();
         for index in part.first..=part.last {
             if let Some(ip) = subnet.nth(index)
-                && (ledger.is_kept(index) || self.is_infrastructure(ip))
+                && (ledger.is_kept(index) || infrastructure.contains(&ip))
             {
                 let _ = self.addresses.allocate_at(ip);
             }
@@ -155,24 +153,18 @@ impl Live {
     }
 
     pub(crate) fn is_auxiliary(&self, ip: IpAddr) -> bool {
-        self.references.values().any(|r| r.auxiliary.contains(&ip))
+        self.references.is_auxiliary(ip)
     }
+}
 
-    /// Addresses that automatic hand-out may give through some reference: the one range that all
-    /// references name, or the whole subnet.
-    pub(crate) fn range(&self) -> Option<Subnet> {
-        let mut ranges = self.references.values().map(|r| r.range);
-        let first = ranges.next()??;
-        ranges.all(|range| range == Some(first)).then_some(first)
+/// A pool of which nothing was handed out. A wide one that hosts share is mostly others': bits for
+/// what this host owns are enough.
+fn nothing_taken(subnet: Subnet) -> AddressPool {
+    if subnet.host_bits() <= DENSE_HOST_BITS_MAX {
+        return AddressPool::new(subnet);
     }
-
-    /// References that somebody was seen to use.
-    pub(crate) fn used_references(&self) -> impl Iterator<Item = u64> {
-        self.references
-            .iter()
-            .filter(|(_, r)| r.state == ReferenceState::Used)
-            .map(|(nonce, _)| *nonce)
-    }
+    let sparse = AddressPool::builder(subnet).sparse();
+    sparse.build().unwrap_or_else(|_| AddressPool::new(subnet))
 }
 
 /// The addresses of a subnet that can be handed out at all, by index.
@@ -187,6 +179,9 @@ pub(crate) fn usable(subnet: Subnet) -> Part {
         last: last - broadcast,
     }
 }
+
+/// Wider pools keep bits only where something is free: here 8 KiB are the most for one.
+const DENSE_HOST_BITS_MAX: u8 = 16;
 
 /// A part as aligned blocks.
 fn blocks(subnet: Subnet, part: Part) -> Vec<Subnet> {
@@ -225,6 +220,7 @@ mod tests {
     use crate::table::Table;
     use netloom_core::store::Version;
     use netloom_core::{AddressSpace, Timestamp};
+    use std::collections::BTreeMap;
 
     #[test]
     fn blocks_cover_a_part_exactly() {
@@ -311,11 +307,11 @@ mod tests {
             let all = std::iter::from_fn(|| live.addresses.allocate().ok());
             all.filter_map(|ip| subnet.index_of(ip)).collect()
         };
-        let mut live = Live::new(1, &stored(key, None), ledger);
-        live.follow(&stored(key, subnet.nth(2)), ledger);
+        let mut live = Live::new(1, &stored(key, None), ledger, "h1");
+        live.follow(&stored(key, subnet.nth(2)), ledger, "h1");
         assert_eq!(handed_out(live), [1, 3]);
-        let mut live = Live::new(1, &stored(key, subnet.nth(2)), ledger);
-        live.follow(&stored(key, None), ledger);
+        let mut live = Live::new(1, &stored(key, subnet.nth(2)), ledger, "h1");
+        live.follow(&stored(key, None), ledger, "h1");
         assert_eq!(handed_out(live), [1, 2, 3]);
     }
 }

@@ -33,7 +33,7 @@ impl AddressManager {
         if evidence.runtime.is_some() {
             *self.names() = names(evidence);
         }
-        let troubles = survey(&self.book(), evidence, self.registry.host());
+        let troubles = survey(&self.book(), evidence);
         let now = self.clock.monotonic();
         let subjects = troubles.iter().filter_map(Trouble::subject);
         self.sightings().note(subjects, now);
@@ -178,7 +178,7 @@ impl AddressManager {
             let _ = live.addresses.allocate_at(ip);
             let slot = Slot {
                 operation: book.table.next_operation(),
-                reference: live.used_references().next().unwrap_or_default(),
+                reference: live.references.any_used().unwrap_or_default(),
                 since: self.clock.now(),
                 state: SlotState::Endpoint,
                 mac,

@@ -68,6 +68,7 @@ impl AddressManager {
     /// Gives a reference back; what it alone holds goes with it.
     pub(crate) async fn drop_reference(&self, reference: Reference) -> Result<(), IpamError> {
         let _one_at_a_time = self.changes.lock().await;
+        self.book().let_gateway_go(reference);
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return self.drop_unshared(reference).await;
@@ -207,8 +208,7 @@ impl AddressManager {
         let me = self.registry.host();
         let book = self.book();
         let live = book.pools.get(&stored.key);
-        let known = live.into_iter().flat_map(|live| &live.references);
-        let known = known.filter(|(_, record)| record.host == me);
+        let known = live.into_iter().flat_map(|live| live.references.own());
         let there = stored.references.iter();
         let there = there.filter(|(_, reference)| reference.record.host == me);
         let there = there.map(|(nonce, reference)| (nonce, &reference.record));

@@ -437,3 +437,35 @@ async fn a_gateway_of_before_that_became_a_containers_address_is_its_hosts() {
     second.release_address(&pool, ip("10.9.0.1")).await.unwrap();
     second.request_address(wish()).await.unwrap();
 }
+
+/// A gateway was given back, the answer got lost, another host took another one, and the store went
+/// back to in between: there is one gateway.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_whose_return_was_not_answered_is_not_said_again() {
+    for (leaver, taker) in [("h1", "h2"), ("h2", "h1")] {
+        let store = initialised().await;
+        let (one, two) = (Machine::new(leaver, &store), Machine::new(taker, &store));
+        let (first, second) = (one.start().await, two.start().await);
+        let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
+        wish.wanted = Some(ip("10.9.0.9"));
+        first.request_address(wish.clone()).await.unwrap();
+        let left = wish.pool.clone();
+        wish.pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+        pass(60).await;
+        store.fail_next([Fault::DoneAndAway]);
+        first.release_pool(&left).await.unwrap_err();
+        store.come_back();
+        let snapshot = store.snapshot();
+        wish.wanted = Some(ip("10.9.0.7"));
+        second.request_address(wish).await.unwrap();
+        store.restore(&snapshot);
+        pass(120).await;
+        for host in [&first, &second] {
+            assert_eq!(host.cluster().await.standing, Standing::Joined);
+        }
+        first.release_pool(&left).await.unwrap();
+        let there = first.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+        let same = first.request_address(gateway(&there)).await.unwrap();
+        assert_eq!(same.ip(), ip("10.9.0.7"), "{leaver} left");
+    }
+}

@@ -44,8 +44,16 @@ struct Inner {
     lives: u64,
     /// By directory.
     watches: BTreeMap<String, Vec<Arc<Bell>>>,
-    reads: u64,
-    commits: u64,
+    work: Work,
+}
+
+/// What it was asked to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    pub(crate) reads: u64,
+    /// That these reads found.
+    pub(crate) rows: u64,
+    pub(crate) commits: u64,
 }
 
 /// What the store held at some moment.
@@ -90,30 +98,31 @@ impl Ground {
         self.inner().identity.clone()
     }
 
-    /// Reads and commits so far.
-    pub(crate) fn work(&self) -> (u64, u64) {
-        let inner = self.inner();
-        (inner.reads, inner.commits)
+    /// So far.
+    pub(crate) fn work(&self) -> Work {
+        self.inner().work
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Versioned> {
         let mut inner = self.inner();
-        inner.reads += 1;
-        inner.rows.get(key).map(Row::versioned)
+        let found = inner.rows.get(key).map(Row::versioned);
+        inner.work.read(usize::from(found.is_some()));
+        found
     }
 
     pub(crate) fn list(&self, prefix: &Key) -> Vec<(Key, Versioned)> {
         let mut inner = self.inner();
-        inner.reads += 1;
         let after = inner
             .rows
             .range::<Key, _>((Bound::Excluded(prefix), Bound::Unbounded));
         let text = prefix.as_str();
-        after
+        let found: Vec<_> = after
             .take_while(|(key, _)| key.as_str().starts_with(text))
             .filter(|(key, _)| key.is_below(prefix))
             .map(|(key, row)| (Key::clone(key), row.versioned()))
-            .collect()
+            .collect();
+        inner.work.read(found.len());
+        found
     }
 
     pub(crate) fn commit(
@@ -122,7 +131,7 @@ impl Ground {
         transaction: Transaction,
     ) -> Result<Committed, CommitError> {
         let mut inner = self.inner();
-        inner.commits += 1;
+        inner.work.commits += 1;
         let outcome = inner.apply(transaction, self.bug);
         if let Some(trace) = &self.trace {
             let (word, count) = match &outcome {
@@ -223,6 +232,13 @@ impl Ground {
             Some(value) => inner.put(key.clone(), value, version),
             None => drop(inner.rows.remove(key)),
         }
+    }
+}
+
+impl Work {
+    fn read(&mut self, rows: usize) {
+        self.reads += 1;
+        self.rows += u64::try_from(rows).unwrap_or(u64::MAX);
     }
 }
 

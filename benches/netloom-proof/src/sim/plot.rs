@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 /// One row a second.
 #[must_use]
 pub fn csv(report: &ScaleReport) -> String {
-    let mut text = "phase,second,reads,commits,served\n".to_owned();
+    let mut text = "phase,second,reads,rows,commits,served\n".to_owned();
     for phase in &report.phases {
         for row in &phase.seconds {
-            let (second, reads, commits) = (row.second, row.reads, row.commits);
+            let (second, reads, rows, commits) = (row.second, row.reads, row.rows, row.commits);
             let _ = writeln!(
                 text,
-                "{},{second},{reads},{commits},{}",
+                "{},{second},{reads},{rows},{commits},{}",
                 phase.name, row.served
             );
         }

@@ -233,7 +233,7 @@ impl Sim {
     }
 
     fn report(&self, seed: u64) -> SeedReport {
-        let (reads, commits) = self.ground.work();
+        let work = self.ground.work();
         let facts = self.world.facts();
         let noticed = facts
             .violations
@@ -251,8 +251,8 @@ impl Sim {
             refused: facts.refused,
             faults: facts.faults.clone(),
             unknown: self.hosts.iter().map(|host| host.link.unknown()).sum(),
-            reads,
-            commits,
+            reads: work.reads,
+            commits: work.commits,
             violations,
             unpromised,
             trace_hash: self.world.trace.hash(),

@@ -39,6 +39,8 @@ pub struct Second {
     pub second: u64,
     /// Reads that reached the store.
     pub reads: u64,
+    /// Records that they found.
+    pub rows: u64,
     /// Commits that reached it.
     pub commits: u64,
     /// Containers with an address.
@@ -83,6 +85,14 @@ struct Fleet {
     served: AtomicU64,
     retries: AtomicU64,
     subnet: Subnet,
+}
+
+/// One host comes up, or takes over containers.
+#[derive(Debug)]
+struct Start {
+    place: usize,
+    wait: Duration,
+    old: Vec<IpAddr>,
 }
 
 /// Lives through the three phases.
@@ -133,35 +143,42 @@ async fn live(size: Size, seed: u64) -> ScaleReport {
         subnet: "10.0.0.0/8".parse().expect("it is a subnet"),
     });
     let all: Vec<usize> = (0..size.hosts).collect();
-    let first = fleet
-        .phase("first start", &all, Vec::new(), &mut random)
-        .await;
+    let rollout = fleet.starts(&all, Vec::new(), fleet.rollout(), &mut random);
+    let first = fleet.phase("first start", rollout).await;
     let held = fleet.lose_all_power();
-    let again = fleet.phase("power cut", &all, held, &mut random).await;
+    let boots = fleet.starts(&all, held, size.boot_spread_ms, &mut random);
+    let again = fleet.phase("power cut", boots).await;
     let rest = fleet.lose_half();
-    let half = fleet
-        .phase("half of the hosts dead", &rest, Vec::new(), &mut random)
-        .await;
+    let moves = fleet.starts(&rest, Vec::new(), size.boot_spread_ms, &mut random);
+    let half = fleet.phase("half of the hosts dead", moves).await;
     fleet.report(vec![first, again, half])
 }
 
 impl Fleet {
-    /// Starts what does not run, and on each host as many containers as belong there.
-    async fn phase(
-        self: &Arc<Self>,
-        name: &'static str,
+    /// When each of these hosts begins, within so many milliseconds, and what its containers held.
+    fn starts(
+        &self,
         hosts: &[usize],
         mut held: Vec<Vec<IpAddr>>,
+        spread: u64,
         random: &mut Random,
-    ) -> Phase {
+    ) -> Vec<Start> {
+        let start = |place: &usize| Start {
+            place: *place,
+            wait: random.millis(0, spread),
+            old: held.get_mut(*place).map(std::mem::take).unwrap_or_default(),
+        };
+        hosts.iter().map(start).collect()
+    }
+
+    /// Starts what does not run, and on each host as many containers as belong there.
+    async fn phase(self: &Arc<Self>, name: &'static str, starts: Vec<Start>) -> Phase {
         let begun = Instant::now();
         let (before, retries) = (self.served.load(Ordering::Relaxed), self.count_retries());
-        let goal = before + u64::try_from(hosts.len() * self.size.containers).unwrap_or(u64::MAX);
-        for place in hosts {
-            let old = held.get_mut(*place).map(std::mem::take).unwrap_or_default();
-            let wait = random.millis(0, self.size.boot_spread_ms);
-            let (fleet, place) = (Arc::clone(self), *place);
-            tokio::spawn(async move { fleet.populate(place, wait, old).await });
+        let goal = before + u64::try_from(starts.len() * self.size.containers).unwrap_or(u64::MAX);
+        for start in starts {
+            let fleet = Arc::clone(self);
+            tokio::spawn(async move { fleet.populate(start).await });
         }
         let mut seconds = Vec::new();
         let mut work = self.ground.work();
@@ -172,8 +189,9 @@ impl Fleet {
             let (now, served) = (self.ground.work(), self.served.load(Ordering::Relaxed));
             seconds.push(Second {
                 second,
-                reads: now.0 - work.0,
-                commits: now.1 - work.1,
+                reads: now.reads - work.reads,
+                rows: now.rows - work.rows,
+                commits: now.commits - work.commits,
                 served,
             });
             work = now;
@@ -194,12 +212,20 @@ impl Fleet {
         }
     }
 
+    /// People bring hosts in one by one: no more than these in a second, or each would have to write
+    /// the pool's one record again and again.
+    fn rollout(&self) -> u64 {
+        let hosts = u64::try_from(self.size.hosts).unwrap_or(u64::MAX);
+        self.size.boot_spread_ms.max(hosts * MS_PER_NEW_HOST)
+    }
+
     fn count_retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
 
     /// dockerd comes up, gives back what its dead containers had, and starts them.
-    async fn populate(&self, place: usize, wait: Duration, old: Vec<IpAddr>) {
+    async fn populate(&self, start: Start) {
+        let Start { place, wait, old } = start;
         let Some(host) = self.hosts.get(place) else {
             return;
         };
@@ -331,5 +357,7 @@ impl Fleet {
 
 /// A phase that takes longer is told as it is.
 const SECONDS_MAX: u64 = 600;
+/// Milliseconds from one host's first start to the next one's.
+const MS_PER_NEW_HOST: u64 = 30;
 /// So long the store is watched after all are served.
 const QUIET_SECONDS: u32 = 20;

@@ -1,6 +1,6 @@
 //! The addresses of one subnet.
 
-use super::bits::Bits;
+use super::bits::{Bits, Form};
 use super::builder::{self, AddressPoolBuilder};
 use super::numbers::Numbers;
 use super::{AllocateError, ReleaseError, Role};
@@ -13,7 +13,8 @@ use std::net::IpAddr;
 ///
 /// The subnet's own addresses (network and broadcast; not in a /31, /32, /127 or /128) are
 /// reserved. Pools of up to 2^24 addresses are dense and take no memory after construction; wider
-/// ones hold memory only where something is taken.
+/// ones, and those that are [made so](AddressPoolBuilder::sparse), hold memory only where something
+/// is taken.
 ///
 /// With [`Policy::NextFit`], the default, a released address comes back last: the search goes on
 /// behind the address handed out last and reaches it when it has come round. No address is ever
@@ -53,7 +54,8 @@ impl AddressPool {
     /// All addresses of `subnet`, with the default policy.
     #[must_use]
     pub fn new(subnet: Subnet) -> Self {
-        builder::empty(subnet, subnet, Policy::default())
+        let bits = Bits::new(subnet.host_bits(), Policy::default(), Form::Fitting);
+        builder::empty(subnet, subnet, bits)
     }
 
     /// A pool with a range, a gateway, auxiliary addresses or another policy.

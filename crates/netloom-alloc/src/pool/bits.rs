@@ -13,10 +13,19 @@ pub(crate) enum Bits {
     Sparse(SparseBitmap),
 }
 
+/// What memory a pool takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As fits its size.
+    Fitting,
+    /// Only where something is taken and something is free.
+    Sparse,
+}
+
 impl Bits {
     /// The bits of a pool with this many host bits.
-    pub(crate) fn new(host_bits: u8, policy: Policy) -> Self {
-        if host_bits <= DENSE_HOST_BITS_MAX {
+    pub(crate) fn new(host_bits: u8, policy: Policy, form: Form) -> Self {
+        if form == Form::Fitting && host_bits <= DENSE_HOST_BITS_MAX {
             let dense = Bitmap::with_policy(1 << host_bits, policy);
             Self::Dense(dense.expect("2^24 is below the largest bitmap"))
         } else {
@@ -25,7 +34,7 @@ impl Bits {
     }
 
     pub(crate) fn restore(bytes: &[u8], host_bits: u8) -> Result<Self, crate::SnapshotError> {
-        if host_bits <= DENSE_HOST_BITS_MAX {
+        if host_bits <= DENSE_HOST_BITS_MAX && !SparseBitmap::is_snapshot(bytes) {
             Bitmap::restore(bytes, 1 << host_bits).map(Self::Dense)
         } else {
             SparseBitmap::restore(bytes, last(host_bits)).map(Self::Sparse)

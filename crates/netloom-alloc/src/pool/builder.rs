@@ -1,6 +1,6 @@
 //! Making a pool.
 
-use super::bits::Bits;
+use super::bits::{Bits, Form};
 use super::{AddressPool, PoolError, Role, reserved};
 use crate::Policy;
 use netloom_types::Subnet;
@@ -13,6 +13,7 @@ pub struct AddressPoolBuilder {
     subnet: Subnet,
     range: Subnet,
     policy: Policy,
+    form: Form,
     reserved: Vec<(IpAddr, Role)>,
 }
 
@@ -22,6 +23,7 @@ impl AddressPoolBuilder {
             subnet,
             range: subnet,
             policy: Policy::default(),
+            form: Form::Fitting,
             reserved: Vec::new(),
         }
     }
@@ -35,6 +37,24 @@ impl AddressPoolBuilder {
     /// How the next address is chosen; [`Policy::NextFit`] unless said otherwise.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Holds memory only for the parts of the pool, of 4,096 addresses each, in which some are taken
+    /// and some are free, whatever its size. Each operation looks into a tree first. For pools of
+    /// more than 2^24 addresses that is so anyway.
+    ///
+    /// ```
+    /// use netloom_alloc::AddressPool;
+    ///
+    /// let mut pool = AddressPool::builder("10.0.0.0/8".parse()?).sparse().build()?;
+    /// pool.allocate()?;
+    /// assert!(pool.bytes_held() < 4_000);
+    /// assert!(AddressPool::new(pool.subnet()).bytes_held() > 2_000_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn sparse(mut self) -> Self {
+        self.form = Form::Sparse;
         self
     }
 
@@ -63,12 +83,14 @@ impl AddressPoolBuilder {
             subnet,
             range,
             policy,
+            form,
             reserved,
         } = self;
         if !range.is_subnet_of(subnet) {
             return Err(PoolError::RangeOutside { range, subnet });
         }
-        let mut pool = empty(subnet, range, policy);
+        let bits = Bits::new(subnet.host_bits(), policy, form);
+        let mut pool = empty(subnet, range, bits);
         for (ip, role) in reserved {
             pool.reserve(ip, role)
                 .map_err(|source| PoolError::Reservation {
@@ -83,8 +105,7 @@ impl AddressPoolBuilder {
 }
 
 /// A pool in which only the family's own addresses are reserved; `range` lies in `subnet`.
-pub(super) fn empty(subnet: Subnet, range: Subnet, policy: Policy) -> AddressPool {
-    let mut bits = Bits::new(subnet.host_bits(), policy);
+pub(super) fn empty(subnet: Subnet, range: Subnet, mut bits: Bits) -> AddressPool {
     let reserved: Vec<_> = reserved::of_family(subnet).collect();
     for (index, _) in &reserved {
         bits.allocate_at(*index)

@@ -42,6 +42,11 @@ impl SparseBitmap {
         out.finish()
     }
 
+    /// Whether these bytes begin as a snapshot of this form does.
+    pub(crate) fn is_snapshot(bytes: &[u8]) -> bool {
+        bytes.starts_with(&SPARSE)
+    }
+
     /// The bitmap that [`SparseBitmap::snapshot`] wrote, when its last number is `last`.
     ///
     /// # Errors

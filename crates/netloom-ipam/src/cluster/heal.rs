@@ -83,12 +83,10 @@ impl AddressManager {
 
     /// What the journal and the memory hold of a pool; none if nothing of it is this host's.
     pub(super) fn known(&self, pool: PoolKey) -> Option<Known> {
-        let me = self.member.host().as_str();
         let book = self.book();
         let live = book.pools.get(&pool)?;
         let ledger = book.table.pools.get(&live.number)?;
-        let own = live.references.iter().filter(|(_, r)| r.host == me);
-        let references: BTreeMap<_, _> = own.map(|(n, r)| (*n, r.clone())).collect();
+        let references = live.references.own().clone();
         // A leaving range may be somebody else's already, who asserts it; it is settled when nobody
         // is waited for any more.
         let owned = |range: &Range| range.state == RangeState::Owned;

@@ -213,10 +213,8 @@ mod tests {
 
     fn hosts(own: u64, other: u64) -> Peers {
         let hosts = [("h1", own), ("h2", other)];
-        Peers::of(
-            "h1",
-            hosts.map(|(name, n)| (name.to_owned(), host(name, n))),
-        )
+        let hosts = hosts.map(|(name, n)| (name.to_owned(), host(name, n)));
+        Peers::of("h1", &hosts.into())
     }
 
     /// The store as it was left.

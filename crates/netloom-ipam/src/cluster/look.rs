@@ -151,7 +151,7 @@ impl Member {
             .record::<HostRecord>(&self.keys.host(), deadline)
             .await?;
         let hosts = match width {
-            Width::All => Peers::of(self.host.as_str(), self.list_hosts(deadline).await?),
+            Width::All => Peers::of(self.host.as_str(), &self.list_hosts(deadline).await?),
             Width::Fences => self.state().hosts.clone(),
         };
         Ok(Look {
@@ -363,11 +363,11 @@ impl Member {
         if look.epoch.is_some() {
             waiting.insert(self.host.as_str().to_owned());
         }
-        for (host, state) in &**look.hosts.states() {
+        for (host, state) in look.hosts.states().iter() {
             match state {
                 _ if look.epoch.is_none() => {}
                 HostState::Member => drop(waiting.insert(host.to_string())),
-                HostState::Forgotten => drop(waiting.remove(&**host)),
+                HostState::Forgotten => drop(waiting.remove(host)),
             }
         }
         let heal = HealRecord {

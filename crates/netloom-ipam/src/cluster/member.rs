@@ -225,7 +225,7 @@ impl Member {
 
     /// How many those are.
     pub(crate) fn members_count(&self) -> usize {
-        self.state().hosts.count_with(self.host.as_str())
+        self.state().hosts.count_with_own()
     }
 
     /// Free addresses of a host in a pool by its last status: a hint.

@@ -65,9 +65,9 @@ impl Mirror {
         for (key, known) in self.list(&Keys::hosts()).await? {
             rows.insert(key, known.value);
         }
-        for (host, state) in &**hosts.states() {
+        for (host, state) in hosts.states().iter() {
             let record = HostRecord {
-                state: *state,
+                state,
                 ..unknown_host(host)
             };
             if let Some(key) = Keys::host_key(host) {

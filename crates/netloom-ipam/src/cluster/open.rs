@@ -4,7 +4,7 @@ use super::bounded::Bounded;
 use super::look::{Meeting, Past};
 use super::member::{Founding, Member};
 use super::mirror::Mirror;
-use crate::book::{Book, Habit, not_journalled};
+use crate::book::{Book, not_journalled};
 use crate::config::{IpamConfig, Seams, Sharing};
 use crate::journal::{Journal, JournalError};
 use crate::manager::AddressManager;
@@ -16,7 +16,7 @@ use crate::registry::{Registry, Stored, StoredPool};
 use crate::space::PoolKey;
 use crate::table::{Ledger, Table};
 use netloom_core::store::{Store, Version};
-use netloom_core::{AddressSpace, Clock, IpamError};
+use netloom_core::{AddressSpace, IpamError};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -52,7 +52,7 @@ impl AddressManager {
                 None
             }
         };
-        let book = make_book(journal, table, &pools, &config, &seams.clock)?;
+        let book = Book::new(&config, journal, table, &pools, Arc::clone(&seams.clock))?;
         let book = Arc::new(Mutex::new(book));
         member.keep_in(&book);
         let Seams {
@@ -107,7 +107,7 @@ impl AddressManager {
         let mirrored = self.mirror.hosts().await?;
         let mut members = self.member.members();
         for live in self.book().pools.values() {
-            members.extend(live.references.values().map(|r| r.host.clone()));
+            members.extend(live.references.other_hosts().map(str::to_owned));
         }
         for (host, state) in mirrored {
             match state {
@@ -162,8 +162,7 @@ impl AddressManager {
     /// have spoken, and nobody else has either. A claim in the later life would take the place of
     /// what others have in the former one.
     async fn leave_lost_lives(&self, pools: &[StoredPool]) -> Result<(), IpamError> {
-        let me = self.registry.host();
-        let is_lost = |stored: &&StoredPool| self.book().is_lost_life(stored, me);
+        let is_lost = |stored: &&StoredPool| self.book().is_lost_life(stored);
         let lost: Vec<&StoredPool> = pools.iter().filter(is_lost).collect();
         if lost.is_empty() {
             return Ok(());
@@ -174,19 +173,18 @@ impl AddressManager {
             return Ok(());
         }
         for stored in lost {
-            self.book().leave_lost_life(stored, me)?;
+            self.book().leave_lost_life(stored)?;
         }
         Ok(())
     }
 
     /// Whether a pool that this host uses is not among these.
     fn misses_own(&self, pools: &[StoredPool]) -> bool {
-        let me = self.registry.host();
         let book = self.book();
         let mut own = book
             .pools
             .iter()
-            .filter(|(_, live)| live.references.values().any(|r| r.host == me));
+            .filter(|(_, live)| !live.references.own().is_empty());
         let is_there = |key: &PoolKey| {
             let mut same = pools.iter().filter(|stored| stored.key == *key);
             same.any(|stored| book.table.newest(*key) <= Some(stored.pool.record.generation))
@@ -206,8 +204,10 @@ impl AddressManager {
         let _one_at_a_time = self.changes.lock().await;
         if self.book().journal.failure().is_some() {
             let retirement = self.book().journal.retirement();
-            // A panic in it would show again in whatever is opened next.
-            drop(tokio::task::spawn_blocking(retirement).await);
+            if let Some(retirement) = retirement {
+                // A panic in it would show again in whatever is opened next.
+                drop(tokio::task::spawn_blocking(retirement).await);
+            }
             let opened = Journal::open::<Table>(
                 Arc::clone(&self.disk),
                 Arc::clone(&self.ids),
@@ -216,7 +216,7 @@ impl AddressManager {
             let (journal, table) = opened.map_err(unopened)?;
             let (config, clock) = (&self.config, &self.clock);
             let pools = pools_anew(&self.registry, &self.mirror, &table, &self.member).await?;
-            let book = make_book(journal, table, &pools, config, clock)?;
+            let book = Book::new(config, journal, table, &pools, Arc::clone(clock))?;
             *self.book() = book;
         }
         Ok(())
@@ -385,20 +385,6 @@ fn made_up(registry: &Registry, ledger: &Ledger) -> StoredPool {
         },
         references: nonces.into_iter().map(reference).collect(),
     }
-}
-
-fn make_book(
-    journal: Journal,
-    table: Table,
-    pools: &[StoredPool],
-    config: &IpamConfig,
-    clock: &Arc<dyn Clock>,
-) -> Result<Book, IpamError> {
-    let habit = match config.sharing {
-        Sharing::Alone => Habit::ClaimFirst,
-        Sharing::Cluster(_) => Habit::ReuseFirst,
-    };
-    Book::new(journal, table, pools, Arc::clone(clock), habit)
 }
 
 fn unopened(error: JournalError) -> IpamError {

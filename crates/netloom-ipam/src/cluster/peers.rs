@@ -1,56 +1,77 @@
 //! The hosts on record, as far as each host keeps them in memory.
 
+use crate::names::Names;
 use crate::records::{HostRecord, HostState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Hosts on record, by the last part of their keys.
-pub(crate) type States = BTreeMap<Box<str>, HostState>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct States {
+    members: Names,
+    forgotten: Names,
+}
 
 /// What is kept of all hosts on record. Each host keeps this of every other one, so it is small,
 /// and a copy of it shares its names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peers {
     states: Arc<States>,
-    members: usize,
+    /// What is on record of this host.
+    me: Option<HostState>,
     /// Changes and starts of this host, and of all others.
     own: u128,
     others: u128,
 }
 
+impl States {
+    fn of(states: &[(&str, HostState)]) -> Self {
+        let in_state = |wanted: HostState| {
+            let states = states.iter().filter(|(_, state)| *state == wanted);
+            Names::of(states.map(|(host, _)| *host))
+        };
+        Self {
+            members: in_state(HostState::Member),
+            forgotten: in_state(HostState::Forgotten),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, HostState)> {
+        let members = self.members.iter().map(|host| (host, HostState::Member));
+        let forgotten = self.forgotten.iter();
+        members.chain(forgotten.map(|host| (host, HostState::Forgotten)))
+    }
+}
+
 impl Peers {
     /// Nobody.
     pub(crate) fn none() -> Self {
-        Self::of("", [])
+        Self::of("", &BTreeMap::new())
     }
 
     /// What is known of these hosts' records at host `me`.
-    pub(crate) fn of(me: &str, records: impl IntoIterator<Item = (String, HostRecord)>) -> Self {
-        let (mut own, mut others) = (0, 0);
-        let states = records.into_iter().map(|(host, record)| {
-            let sum = if host == me { &mut own } else { &mut others };
-            *sum += work(&record);
-            (host.into_boxed_str(), record.state)
-        });
-        let states: States = states.collect();
+    pub(crate) fn of(me: &str, records: &BTreeMap<String, HostRecord>) -> Self {
+        let states = records.iter().map(|(host, r)| (host.as_str(), r.state));
+        let states: Vec<_> = states.collect();
+        let all: u128 = records.values().map(work).sum();
+        let own = records.get(me).map_or(0, work);
         Self {
-            members: states.values().filter(|state| is_member(**state)).count(),
-            states: Arc::new(states),
+            states: Arc::new(States::of(&states)),
+            me: records.get(me).map(|record| record.state),
             own,
-            others,
+            others: all - own,
         }
     }
 
     /// Takes in the record of this host.
     pub(crate) fn note_own(&mut self, own: &HostRecord) {
         self.own = work(own);
-        let known = self.states.get(own.host.as_str());
-        if known != Some(&own.state) {
-            let before = known.is_some_and(|state| is_member(*state));
-            let states = Arc::make_mut(&mut self.states);
-            states.insert(own.host.as_str().into(), own.state);
-            self.members += usize::from(is_member(own.state));
-            self.members -= usize::from(before);
+        if self.me != Some(own.state) {
+            self.me = Some(own.state);
+            let me = own.host.as_str();
+            let others = self.states.iter().filter(|(host, _)| *host != me);
+            let all: Vec<_> = others.chain([(me, own.state)]).collect();
+            self.states = Arc::new(States::of(&all));
         }
     }
 
@@ -68,29 +89,23 @@ impl Peers {
 
     /// The hosts that take part.
     pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
-        let members = self.states.iter().filter(|(_, state)| is_member(**state));
-        members.map(|(host, _)| &**host)
+        self.states.members.iter()
     }
 
-    /// How many hosts share the store, `me` included, whatever is on record of it.
-    pub(crate) fn count_with(&self, me: &str) -> usize {
-        let listed = self.states.get(me).is_some_and(|state| is_member(*state));
-        self.members + usize::from(!listed)
+    /// How many hosts share the store, this one included, whatever is on record of it.
+    pub(crate) fn count_with_own(&self) -> usize {
+        self.states.members.len() + usize::from(self.me != Some(HostState::Member))
     }
 
     /// Hosts on record, forgotten ones included.
     pub(crate) fn len(&self) -> usize {
-        self.states.len()
+        self.states.members.len() + self.states.forgotten.len()
     }
 
     /// Changes and starts of all hosts: it never goes back while the store keeps its past.
     pub(crate) fn mark(&self) -> u64 {
         u64::try_from(self.own.saturating_add(self.others)).unwrap_or(u64::MAX)
     }
-}
-
-fn is_member(state: HostState) -> bool {
-    state == HostState::Member
 }
 
 fn work(record: &HostRecord) -> u128 {
@@ -112,7 +127,8 @@ mod tests {
 
     fn peers(records: &[HostRecord]) -> Peers {
         let records = records.iter().cloned();
-        Peers::of("h1", records.map(|record| (record.host.clone(), record)))
+        let records = records.map(|record| (record.host.clone(), record));
+        Peers::of("h1", &records.collect())
     }
 
     #[test]
@@ -131,7 +147,7 @@ mod tests {
         }
         assert_eq!((noted.len(), noted.mark()), (2, 11));
         assert_eq!(noted.members().collect::<Vec<_>>(), ["h2"]);
-        assert_eq!(noted.count_with("h1"), 2);
+        assert_eq!(noted.count_with_own(), 2);
     }
 
     #[test]

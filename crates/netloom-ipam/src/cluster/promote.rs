@@ -105,7 +105,11 @@ impl AddressManager {
         let book = self.book();
         let own = book.pools.get(&pool).map(|live| &live.references);
         other.key.subnet == pool.subnet
-            && own.is_some_and(|own| own.keys().any(|nonce| other.references.contains_key(nonce)))
+            && own.is_some_and(|own| {
+                own.own()
+                    .keys()
+                    .any(|nonce| other.references.contains_key(nonce))
+            })
     }
 
     async fn promote(&self, pool: PoolKey, there: Option<&StoredPool>) -> Result<(), IpamError> {
@@ -166,7 +170,7 @@ impl AddressManager {
             let Some(live) = book.pools.get_mut(&reference.pool) else {
                 return Ok(());
             };
-            live.references.remove(&reference.nonce);
+            live.references.remove(reference.nonce);
             match live.references.is_empty().then_some(live.number) {
                 None => None,
                 Some(pool) => {

@@ -95,6 +95,10 @@ impl Shared {
         self.writer().journal()
     }
 
+    pub(super) fn is_kept_by_a_thread(&self) -> bool {
+        self.writer().is_kept_by_a_thread()
+    }
+
     pub(super) fn retire(&self) {
         self.writer().retire();
     }

@@ -126,9 +126,12 @@ impl Journal {
 
     /// How to end the upkeep of one that failed, after what it is at, which may take a while: two
     /// of them would write the same files, and the next journal on this disk begins one of its own.
-    pub(crate) fn retirement(&self) -> impl FnOnce() + Send + 'static {
+    /// None where the callers do it: nothing goes on beside them.
+    pub(crate) fn retirement(&self) -> Option<impl FnOnce() + Send + 'static> {
         let shared = Arc::clone(&self.shared);
-        move || shared.retire()
+        shared
+            .is_kept_by_a_thread()
+            .then_some(move || shared.retire())
     }
 
     /// Its identity, made when it began: two journals never share one.

@@ -253,7 +253,7 @@ impl AddressManager {
         };
         let book = self.book();
         let live = book.pools.get(&pool);
-        let range = live.and_then(|live| live.range());
+        let range = live.and_then(|live| live.references.common_range());
         let range = range.filter(|_| live.is_some_and(|live| live.part(range) == part));
         Err(exhausted(pool.subnet, range))
     }

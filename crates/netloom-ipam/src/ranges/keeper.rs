@@ -87,7 +87,6 @@ impl AddressManager {
         let size = u128::from(self.claim_size(pool));
         let share = pool.subnet.size_saturating() / self.hosts_count();
         let reserve = share.min(RESERVE_MAX);
-        let me = self.registry.host();
         let book = self.book();
         let live = book.pools.get(&pool)?;
         let ledger = book.table.pools.get(&live.number)?;
@@ -95,7 +94,7 @@ impl AddressManager {
             free: ledger.free(),
             reserve,
             plenty: 4 * reserve + 2 * size,
-            used: live.references.values().any(|r| r.host == me),
+            used: !live.references.own().is_empty(),
         })
     }
 
