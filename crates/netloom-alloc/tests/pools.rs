@@ -286,7 +286,13 @@ fn all_kinds_can_be_sent_and_shared() {
 /// The same calls on both forms of one pool, random ones with a printed seed.
 #[test]
 fn a_sparse_pool_answers_as_a_dense_one_does() {
-    for (seed, text) in [(1, "10.9.0.0/30"), (2, "10.9.0.0/24"), (3, "10.9.0.0/18")] {
+    for (seed, text) in [
+        (1, "10.9.0.4/32"),
+        (2, "10.9.0.4/31"),
+        (3, "10.9.0.0/30"),
+        (4, "10.9.0.0/24"),
+        (5, "10.9.0.0/18"),
+    ] {
         println!("seed {seed}");
         let subnet = subnet(text);
         let mut dense = AddressPool::new(subnet);
@@ -316,4 +322,8 @@ fn a_sparse_pool_answers_as_a_dense_one_does() {
         let restored = AddressPool::restore(&sparse.snapshot(), subnet);
         assert_eq!(restored, Ok(sparse));
     }
+    let lone = subnet("fd00::4/128");
+    let mut pool = AddressPool::builder(lone).sparse().build().unwrap();
+    assert_eq!(take_all(&mut pool), [ip("fd00::4")]);
+    assert_eq!(AddressPool::restore(&pool.snapshot(), lone), Ok(pool));
 }

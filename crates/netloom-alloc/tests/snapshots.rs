@@ -147,3 +147,29 @@ fn damaged_pools_and_sparse_maps_are_refused() {
         assert!(AddressPool::restore(&bytes, subnet).is_err(), "byte {at}");
     }
 }
+
+/// The form inside of a pool's snapshot is the writer's word: one of a wider pool is no single address.
+#[test]
+fn a_sparse_form_of_another_size_is_refused() {
+    let wide: netloom_types::Subnet = "10.9.0.0/24".parse().unwrap();
+    let narrow: netloom_types::Subnet = "10.9.0.0/32".parse().unwrap();
+    let mut pool = AddressPool::builder(wide).sparse().build().unwrap();
+    pool.allocate().unwrap();
+    let mut bytes = pool.snapshot();
+    // Both subnets of the head.
+    for place in [5, 23] {
+        assert_eq!(bytes[place], 24);
+        bytes[place] = 32;
+    }
+    let body = bytes.len() - 8;
+    let fnv = bytes[..body]
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
+            (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+        });
+    bytes[body..].copy_from_slice(&fnv.to_le_bytes());
+    assert!(matches!(
+        AddressPool::restore(&bytes, narrow),
+        Err(SnapshotError::Mismatch { .. } | SnapshotError::Corrupt { .. })
+    ));
+}

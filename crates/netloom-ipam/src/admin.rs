@@ -224,6 +224,7 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
                 .filter(|(ip, _)| within.contains(*ip))
                 .count() as u128,
         );
+    let nonces: BTreeSet<u64> = live.references.nonces().collect();
     let reference = |nonce| {
         let pool = live.key;
         Reference { pool, nonce }.id()
@@ -232,7 +233,7 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
         subnet,
         space: live.key.space,
         range,
-        references: live.references.nonces().map(reference).collect(),
+        references: nonces.into_iter().map(reference).collect(),
         gateway: live.gateway,
         capacity: saturate(capacity),
         used: saturate(used_in(live, ledger, within).min(capacity)),

@@ -419,15 +419,6 @@ impl Book {
             .ok_or_else(|| unknown_reference(reference))
     }
 
-    /// Before the store is asked to take a gateway back: nobody here uses it any more. Whoever takes
-    /// another one while the answer is on its way must not be told otherwise by this host, should the
-    /// store lose its past. If it does not happen, the store shows that this host still holds it.
-    pub(crate) fn let_gateway_go(&mut self, reference: Reference) {
-        if let Some(live) = self.pools.get_mut(&reference.pool) {
-            live.references.let_gateway_go(reference.nonce);
-        }
-    }
-
     pub(crate) fn locate(&self, pool: PoolKey, ip: IpAddr) -> Option<(u32, u128)> {
         let live = self.pools.get(&pool)?;
         Some((live.number, pool.subnet.index_of(ip)?))

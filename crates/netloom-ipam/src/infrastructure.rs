@@ -3,7 +3,7 @@
 
 use crate::book::{infrastructural, unknown_reference};
 use crate::chunk::Holder;
-use crate::live::{gateway_held_by_others, usable};
+use crate::live::{Live, gateway_held_by_others, usable};
 use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
 use crate::ranges::held::Part;
@@ -45,6 +45,11 @@ impl AddressManager {
     ) -> Result<Option<IpAddr>, IpamError> {
         self.follow_life(reference.pool).await?;
         let _one_at_a_time = self.changes.lock().await;
+        if let Want::Gateway(_) = want
+            && let Some(live) = self.book().pools.get_mut(&reference.pool)
+        {
+            live.wants_gateway(reference.nonce);
+        }
         let deadline = self.deadline();
         for _ in 0..CONFLICTS_MAX {
             match self.try_want(reference, want).await? {
@@ -134,6 +139,24 @@ impl AddressManager {
         }
     }
 
+    /// Before the store is asked to take a gateway back: nobody here uses it any more. Whoever takes
+    /// another one while the answer is on its way must not be told otherwise by this host, should the
+    /// store lose its past. If it does not happen, the store shows that this host still holds it.
+    pub(crate) async fn let_gateway_go(&self, reference: Reference) {
+        let record = {
+            let mut book = self.book();
+            let live = book.pools.get_mut(&reference.pool);
+            live.and_then(|live| live.let_gateway_go(reference.nonce))
+        };
+        if let Some(record) = record {
+            let keys = &self.registry.keys;
+            // No reason to keep a network: what is at stake needs a store that loses its past, too.
+            if let Err(error) = self.mirror.keep_reference(keys, reference, &record).await {
+                tracing::warn!(%error, "a restarted netloomd may take this host for a gateway's holder");
+            }
+        }
+    }
+
     /// Gives a gateway or auxiliary address back, as far as this reference holds it.
     pub(crate) async fn drop_infrastructure(
         &self,
@@ -141,6 +164,10 @@ impl AddressManager {
         ip: IpAddr,
     ) -> Result<(), IpamError> {
         let _one_at_a_time = self.changes.lock().await;
+        let gateway = |live: &Live| live.gateway == Some(ip);
+        if self.book().pools.get(&reference.pool).is_some_and(gateway) {
+            self.let_gateway_go(reference).await;
+        }
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return Ok(());
@@ -152,7 +179,6 @@ impl AddressManager {
             record.auxiliary.retain(|aux| *aux != ip);
             let mut gateway = stored.pool.record.gateway;
             if gateway == Some(ip) {
-                self.book().let_gateway_go(reference);
                 record.gateway = GatewayHold::None;
                 gateway = gateway.filter(|_| gateway_held_by_others(&stored, reference.nonce));
             }

@@ -1,7 +1,7 @@
 //! One pool in memory: its references, and the addresses that this host can hand out.
 
 use crate::ranges::held::{Part, RangeState};
-use crate::records::GatewayHold;
+use crate::records::{GatewayHold, ReferenceRecord};
 use crate::references::References;
 use crate::registry::StoredPool;
 use crate::space::PoolKey;
@@ -23,6 +23,9 @@ pub(crate) struct Live {
     pub(crate) number: u32,
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) references: References,
+    /// References of this host whose gateway it began to give back: until they are gone, or ask for it
+    /// anew, they count as not holding it, whatever the store shows.
+    let_go: BTreeSet<u64>,
     pub(crate) addresses: AddressPool,
     /// Parts of the pool in which nothing was left to claim when it was looked at last.
     pub(crate) claimed_out: BTreeSet<Part>,
@@ -37,6 +40,7 @@ impl Live {
             number,
             gateway: None,
             references: References::default(),
+            let_go: BTreeSet::new(),
             addresses: nothing_taken(subnet),
             claimed_out: BTreeSet::new(),
         };
@@ -59,6 +63,10 @@ impl Live {
         self.gateway = stored.pool.record.gateway;
         let references = stored.references.iter();
         self.references = References::of(me, references.map(|(nonce, r)| (*nonce, &r.record)));
+        self.let_go.retain(|nonce| self.references.contains(*nonce));
+        for nonce in &self.let_go {
+            self.references.let_gateway_go(*nonce);
+        }
         self.claimed_out.clear();
         let now = self.infrastructure();
         for ip in now.difference(&before) {
@@ -71,6 +79,27 @@ impl Live {
                 self.free(index, ledger);
             }
         }
+    }
+
+    /// One of this host's references begins to give the gateway back; its record, if it held it.
+    pub(crate) fn let_gateway_go(&mut self, nonce: u64) -> Option<ReferenceRecord> {
+        if self.references.own().contains_key(&nonce) {
+            self.let_go.insert(nonce);
+        }
+        self.references.let_gateway_go(nonce).cloned()
+    }
+
+    /// It asks for the gateway anew.
+    pub(crate) fn wants_gateway(&mut self, nonce: u64) {
+        self.let_go.remove(&nonce);
+    }
+
+    /// The gateway that this host is to say again: the one that it holds, or that others hold and it
+    /// never had.
+    pub(crate) fn gateway_to_say(&self) -> Option<IpAddr> {
+        let holds = |r: &ReferenceRecord| r.gateway == GatewayHold::Held;
+        let said = self.let_go.is_empty() || self.references.own().values().any(holds);
+        self.gateway.filter(|_| said)
     }
 
     /// The gateway and the auxiliary addresses.

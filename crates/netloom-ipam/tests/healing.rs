@@ -443,29 +443,71 @@ async fn a_gateway_of_before_that_became_a_containers_address_is_its_hosts() {
 #[tokio::test(start_paused = true)]
 async fn a_gateway_whose_return_was_not_answered_is_not_said_again() {
     for (leaver, taker) in [("h1", "h2"), ("h2", "h1")] {
-        let store = initialised().await;
-        let (one, two) = (Machine::new(leaver, &store), Machine::new(taker, &store));
-        let (first, second) = (one.start().await, two.start().await);
-        let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
-        wish.wanted = Some(ip("10.9.0.9"));
-        first.request_address(wish.clone()).await.unwrap();
-        let left = wish.pool.clone();
-        wish.pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
-        pass(60).await;
-        store.fail_next([Fault::DoneAndAway]);
-        first.release_pool(&left).await.unwrap_err();
-        store.come_back();
-        let snapshot = store.snapshot();
-        wish.wanted = Some(ip("10.9.0.7"));
-        second.request_address(wish).await.unwrap();
-        store.restore(&snapshot);
-        pass(120).await;
-        for host in [&first, &second] {
-            assert_eq!(host.cluster().await.standing, Standing::Joined);
-        }
-        first.release_pool(&left).await.unwrap();
-        let there = first.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
-        let same = first.request_address(gateway(&there)).await.unwrap();
-        assert_eq!(same.ip(), ip("10.9.0.7"), "{leaver} left");
+        gateway_is_not_said_again(leaver, taker, None).await;
+        gateway_is_not_said_again(leaver, taker, Some(Restarted)).await;
     }
+}
+
+async fn gateway_is_not_said_again(
+    leaver: &'static str,
+    taker: &'static str,
+    restarted: Option<Restarted>,
+) {
+    let store = initialised().await;
+    let (one, two) = (Machine::new(leaver, &store), Machine::new(taker, &store));
+    let (mut first, second) = (one.start().await, two.start().await);
+    let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
+    wish.wanted = Some(ip("10.9.0.9"));
+    first.request_address(wish.clone()).await.unwrap();
+    let left = wish.pool.clone();
+    wish.pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    pass(60).await;
+    store.fail_next([Fault::DoneAndAway]);
+    first.release_pool(&left).await.unwrap_err();
+    store.come_back();
+    let snapshot = store.snapshot();
+    wish.wanted = Some(ip("10.9.0.7"));
+    second.request_address(wish).await.unwrap();
+    if restarted.is_some() {
+        drop(first);
+        store.restore(&snapshot);
+        first = one.start().await;
+    } else {
+        store.restore(&snapshot);
+    }
+    pass(120).await;
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    first.release_pool(&left).await.unwrap();
+    let there = first.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    let same = first.request_address(gateway(&there)).await.unwrap();
+    assert_eq!(same.ip(), ip("10.9.0.7"), "{leaver} left");
+}
+
+/// Its return failed, the store went on to show it for a while, and then went back to before it was
+/// chosen: nobody here needs it any more, and others may choose another one.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_was_to_be_given_back_is_not_said_to_a_store_that_lost_it() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
+    let left = wish.pool.clone();
+    let snapshot = store.snapshot();
+    wish.wanted = Some(ip("10.9.0.9"));
+    first.request_address(wish.clone()).await.unwrap();
+    pass(60).await;
+    store.fail_next([Fault::Unavailable]);
+    first.release_pool(&left).await.unwrap_err();
+    store.clear_faults();
+    pass(60).await;
+    store.restore(&snapshot);
+    pass(120).await;
+    for host in [&first, &second] {
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    }
+    wish.pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    wish.wanted = Some(ip("10.9.0.7"));
+    second.request_address(wish).await.unwrap();
 }

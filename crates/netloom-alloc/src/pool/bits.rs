@@ -137,9 +137,11 @@ impl Bits {
     }
 }
 
-/// The last number of a sparse pool; it has host bits, so the shift is below 128.
+/// The last number of a sparse pool.
 fn last(host_bits: u8) -> u128 {
-    u128::MAX >> (128 - u32::from(host_bits))
+    let above = 128 - u32::from(host_bits);
+    // All of 128 bits are above a single address.
+    u128::MAX.checked_shr(above).unwrap_or(0)
 }
 
 /// A number of a dense pool; what is too large lies behind the end of every bitmap.

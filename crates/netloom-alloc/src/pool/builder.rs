@@ -42,7 +42,8 @@ impl AddressPoolBuilder {
 
     /// Holds memory only for the parts of the pool, of 4,096 addresses each, in which some are taken
     /// and some are free, whatever its size. Each operation looks into a tree first. For pools of
-    /// more than 2^24 addresses that is so anyway.
+    /// more than 2^24 addresses that is so anyway. Two pools of different forms are never equal, and
+    /// neither are their snapshots.
     ///
     /// ```
     /// use netloom_alloc::AddressPool;

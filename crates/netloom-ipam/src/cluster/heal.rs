@@ -95,11 +95,12 @@ impl AddressManager {
             return None;
         }
         let auxiliary = references.values().flat_map(|r| r.auxiliary.iter());
-        let held = auxiliary.chain(&live.gateway);
+        let gateway = live.gateway_to_say();
+        let held = auxiliary.chain(&gateway);
         Some(Known {
             number: live.number,
             generation: ledger.generation,
-            gateway: live.gateway,
+            gateway,
             infrastructure: held.filter_map(|ip| pool.subnet.index_of(*ip)).collect(),
             references,
             ranges,

@@ -3,7 +3,7 @@
 
 use super::heal::unknown_host;
 use super::peers::{Peers, States};
-use crate::records::{HostRecord, HostState, Record};
+use crate::records::{HostRecord, HostState, Record, ReferenceRecord};
 use crate::registry::{StoredPool, damaged, unreadable};
 use crate::space::{Keys, Reference};
 use netloom_core::IpamError;
@@ -117,14 +117,20 @@ impl Mirror {
         self.keep(&keys.references(pool), references.collect())
             .await?;
         let (key, value) = (keys.pool(pool), stored.pool.record.encode());
-        let known = store.get(&key).await.map_err(unreadable)?;
-        let write = match known {
-            Some(known) if known.value == value => return Ok(()),
-            Some(known) => Operation::Update(key, value, known.version),
-            None => Operation::Create(key, value),
-        };
-        let kept = store.commit(Transaction::new([write])).await;
-        kept.map(drop).map_err(unkept)
+        keep_row(&**store, key, value).await
+    }
+
+    /// Keeps one reference.
+    pub(crate) async fn keep_reference(
+        &self,
+        keys: &Keys,
+        reference: Reference,
+        record: &ReferenceRecord,
+    ) -> Result<(), IpamError> {
+        match &self.store {
+            None => Ok(()),
+            Some(store) => keep_row(&**store, keys.reference(reference), record.encode()).await,
+        }
     }
 
     /// Makes everything below `directory` equal to these rows.
@@ -174,6 +180,17 @@ impl Mirror {
             Some(store) => store.list(directory).await.map_err(unreadable),
         }
     }
+}
+
+async fn keep_row(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(), IpamError> {
+    let known = store.get(&key).await.map_err(unreadable)?;
+    let write = match known {
+        Some(known) if known.value == value => return Ok(()),
+        Some(known) => Operation::Update(key, value, known.version),
+        None => Operation::Create(key, value),
+    };
+    let kept = store.commit(Transaction::new([write])).await;
+    kept.map(drop).map_err(unkept)
 }
 
 fn unkept(error: CommitError) -> IpamError {

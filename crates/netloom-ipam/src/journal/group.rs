@@ -5,6 +5,7 @@
 //! next. A single caller hands over to nobody.
 
 use super::JournalError;
+use super::Upkeep;
 use super::frame::{FRAME_HEADER, push_event};
 use super::writer::Writer;
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Locked by the leader alone.
     writer: Mutex<Writer>,
+    upkeep: Upkeep,
     frame_events_max: usize,
 }
 
@@ -83,10 +85,11 @@ impl Batch {
 }
 
 impl Shared {
-    pub(super) fn new(writer: Writer, frame_events_max: usize) -> Self {
+    pub(super) fn new(writer: Writer, upkeep: Upkeep, frame_events_max: usize) -> Self {
         Self {
             queue: Mutex::default(),
             writer: Mutex::new(writer),
+            upkeep,
             frame_events_max,
         }
     }
@@ -95,8 +98,9 @@ impl Shared {
         self.writer().journal()
     }
 
-    pub(super) fn is_kept_by_a_thread(&self) -> bool {
-        self.writer().is_kept_by_a_thread()
+    /// Known without a lock: who retires the upkeep holds the writer's until it ended.
+    pub(super) fn upkeep(&self) -> Upkeep {
+        self.upkeep
     }
 
     pub(super) fn retire(&self) {

@@ -98,7 +98,7 @@ impl Journal {
         };
         writer.tidy();
         let frame_events_max = FRAME_EVENTS_MAX.min(segment_bytes / 4);
-        let shared = Arc::new(Shared::new(writer, frame_events_max));
+        let shared = Arc::new(Shared::new(writer, upkeep, frame_events_max));
         Ok((Self { shared }, loaded.state))
     }
 
@@ -129,9 +129,7 @@ impl Journal {
     /// None where the callers do it: nothing goes on beside them.
     pub(crate) fn retirement(&self) -> Option<impl FnOnce() + Send + 'static> {
         let shared = Arc::clone(&self.shared);
-        shared
-            .is_kept_by_a_thread()
-            .then_some(move || shared.retire())
+        (shared.upkeep() == Upkeep::Background).then_some(move || shared.retire())
     }
 
     /// Its identity, made when it began: two journals never share one.

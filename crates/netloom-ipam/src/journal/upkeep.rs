@@ -85,10 +85,6 @@ impl Keeper {
 }
 
 impl Keeper {
-    pub(super) fn has_thread(&self) -> bool {
-        self.thread.is_some()
-    }
-
     /// Ends the upkeep, after what it is at.
     pub(super) fn stop(&mut self) {
         if let Some((sender, handle)) = self.thread.take() {

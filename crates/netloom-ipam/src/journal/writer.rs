@@ -90,10 +90,6 @@ impl Writer {
         self.keeper.segment_changed(self.header.first);
     }
 
-    pub(super) fn is_kept_by_a_thread(&self) -> bool {
-        self.keeper.has_thread()
-    }
-
     /// Ends the upkeep.
     pub(super) fn retire(&mut self) {
         self.keeper.stop();
