@@ -17,6 +17,7 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// What a run is about, beside weather.
@@ -172,30 +173,43 @@ pub(crate) async fn live(seed: u64, config: &Config) -> SeedReport {
     sim.begin(&mut random).await;
     let count = u32::try_from(random.between(3, 8)).unwrap_or(3);
     let trouble = tokio::spawn(chaos(Arc::clone(&sim), random.fork(), count));
-    let mut callers = Vec::new();
-    let places: Vec<usize> = (0..sim.hosts.len()).chain(0..sim.hosts.len()).collect();
-    let each = OPERATIONS.div_ceil(u32::try_from(places.len()).unwrap_or(1));
-    for host in places {
-        callers.push(tokio::spawn(client(
-            Arc::clone(&sim),
-            host,
-            random.fork(),
-            each,
-        )));
-    }
+    let callers = sim.call(OPERATIONS, &mut random);
     if config.bug == Some(Bug::TakenByTime) {
         tokio::spawn(reap(Arc::clone(&sim)));
     }
-    for task in callers.into_iter().chain([trouble]) {
-        if let Err(error) = task.await {
-            sim.world.broken(Promise::NoPanic, error.to_string());
+    sim.ended(callers.into_iter().chain([trouble])).await;
+    // Hosts that were down for long asked for little.
+    for _ in 0..ROUNDS_MAX {
+        let missing = OPERATIONS_LEAST.saturating_sub(sim.world.facts().operations);
+        if missing == 0 {
+            break;
         }
+        let count = u32::try_from(missing).unwrap_or(OPERATIONS);
+        let callers = sim.call(count, &mut random);
+        sim.ended(callers).await;
     }
     sim.finish(&mut random).await;
     sim.report(seed)
 }
 
 impl Sim {
+    /// Two callers on each host, which together make so many calls.
+    fn call(self: &Arc<Self>, count: u32, random: &mut Random) -> Vec<JoinHandle<()>> {
+        let places = (0..self.hosts.len()).chain(0..self.hosts.len());
+        let callers = u32::try_from(2 * self.hosts.len()).unwrap_or(1);
+        let each = count.div_ceil(callers);
+        let caller = |host| tokio::spawn(client(Arc::clone(self), host, random.fork(), each));
+        places.map(caller).collect()
+    }
+
+    async fn ended(&self, tasks: impl IntoIterator<Item = JoinHandle<()>>) {
+        for task in tasks {
+            if let Err(error) = task.await {
+                self.world.broken(Promise::NoPanic, error.to_string());
+            }
+        }
+    }
+
     /// All hosts join and learn of each other.
     async fn begin(&self, random: &mut Random) {
         let ids = super::clock::SimIds::new(random.fork());
@@ -303,3 +317,7 @@ fn force(ground: &Ground, key: &Key, record: &serde_json::Value) {
 
 /// What all callers together do: some of it calls nobody, and every seed has to make 100 calls.
 const OPERATIONS: u32 = 200;
+/// And so many that were answered, the checks at the end not counted.
+const OPERATIONS_LEAST: u64 = 100;
+/// Who is down all the time cannot be asked.
+const ROUNDS_MAX: u32 = 8;

@@ -1,7 +1,7 @@
 //! The one way by which a host changes the store: behind its fences, and with its own record.
 
 use super::judge::Verdict;
-use super::member::{Member, caused, unavailable};
+use super::member::{Member, State, caused, unavailable};
 use crate::records::{HOST_VERSION, HostRecord, Record, operation_of};
 use crate::registry::Stored;
 use crate::space::Keys;
@@ -59,6 +59,7 @@ impl Member {
                     .to_owned(),
             )));
         };
+        let epoch = Self::epoch_of(&self.state());
         let (record, before, transaction) = self.prepare(fence, operation, operations)?;
         let write = OwnWrite {
             operation,
@@ -76,7 +77,7 @@ impl Member {
             Ok(_) => Ok(()),
             Err(CommitError::Conflict { key, .. }) => {
                 let error = self.met(fence, &key).await;
-                Err(self.unless_open(operation, error))
+                Err(self.unless_open(operation, epoch.as_ref(), error))
             }
             Err(error @ CommitError::Unknown(_)) => {
                 let why = "the store does not say whether the change happened; try again";
@@ -201,9 +202,7 @@ impl Member {
         let (conflicts, epoch) = {
             let mut state = self.state();
             state.conflicts += 1;
-            let joined = state.joined.as_ref();
-            let epoch = joined.map(|joined| joined.epoch_version.clone());
-            (state.conflicts, epoch)
+            (state.conflicts, Self::epoch_of(&state))
         };
         let fences = [Keys::epoch(), Keys::heal(), self.keys.host()];
         if !fences.contains(key) && !conflicts.is_multiple_of(CONFLICTS_HIDDEN) {
@@ -235,20 +234,28 @@ impl Member {
         }
     }
 
-    /// Whether it is in the epoch still that has this version.
-    fn is_in(&self, epoch: Option<&Version>) -> bool {
-        let state = self.state();
-        let joined = state.joined.as_ref();
-        joined.is_some_and(|joined| Some(&joined.epoch_version) == epoch)
+    /// The epoch that it is in. A store that was emptied or put back uses versions again.
+    fn epoch_of(state: &State) -> Option<(u64, Version)> {
+        let joined = state.joined.as_ref()?;
+        Some((state.memory.epoch, joined.epoch_version.clone()))
     }
 
-    /// A host that may not take part any more cannot find out what became of an operation.
-    fn unless_open(&self, operation: &str, error: RangeError) -> RangeError {
-        let state = self.state();
+    /// Whether it is in this epoch still.
+    fn is_in(&self, epoch: Option<&(u64, Version)>) -> bool {
+        epoch.is_some() && Self::epoch_of(&self.state()).as_ref() == epoch
+    }
+
+    /// A host that may not take part any more cannot find out what became of an operation; nor can
+    /// one that joined anew since: its new record tells nothing of what a lost past may have taken.
+    fn unless_open(
+        &self,
+        operation: &str,
+        epoch: Option<&(u64, Version)>,
+        error: RangeError,
+    ) -> RangeError {
+        let is_open = Self::is_open(&self.state(), operation);
         match error {
-            RangeError::Refused(why) if Self::is_open(&state, operation) => {
-                RangeError::Unknown(why)
-            }
+            RangeError::Refused(why) if is_open || !self.is_in(epoch) => RangeError::Unknown(why),
             other => other,
         }
     }

@@ -226,7 +226,10 @@ impl StoreServer {
     /// # Errors
     /// When it does not run.
     pub fn pause(&self, member: usize) -> Result<()> {
-        self.signal(member, Signal::SIGSTOP)
+        self.signal(member, Signal::SIGSTOP)?;
+        let pid = self.pid(member).context("the server does not run")?;
+        // Its other threads go on, and answer, until the one that got the signal has a turn.
+        wait_for("the server to freeze", PATIENCE, || all_stopped(pid))
     }
 
     /// Lets a frozen server go on.
@@ -408,4 +411,18 @@ fn ports_of_one(transport: StoreTransport) -> Result<Ports> {
         peer: *peer,
         vote: *vote,
     })
+}
+
+/// Whether all threads of a process are stopped: `T` in `/proc/PID/task/TID/stat`, see proc(5).
+fn all_stopped(pid: u32) -> Result<()> {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        // The name before it may hold anything, brackets too.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        ensure!(
+            state.is_some_and(|state| state.starts_with('T')),
+            "it runs on"
+        );
+    }
+    Ok(())
 }
