@@ -161,15 +161,9 @@ fn a_sparse_form_of_another_size_is_refused() {
         assert_eq!(bytes[place], 24);
         bytes[place] = 32;
     }
-    let body = bytes.len() - 8;
-    let fnv = bytes[..body]
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
-            (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-        });
-    bytes[body..].copy_from_slice(&fnv.to_le_bytes());
+    bytes.truncate(bytes.len() - 8);
     assert!(matches!(
-        AddressPool::restore(&bytes, narrow),
+        AddressPool::restore(&sealed(bytes), narrow),
         Err(SnapshotError::Mismatch { .. } | SnapshotError::Corrupt { .. })
     ));
 }

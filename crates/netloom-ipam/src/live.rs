@@ -193,7 +193,8 @@ fn nothing_taken(subnet: Subnet) -> AddressPool {
         return AddressPool::new(subnet);
     }
     let sparse = AddressPool::builder(subnet).sparse();
-    sparse.build().unwrap_or_else(|_| AddressPool::new(subnet))
+    let sparse = sparse.build();
+    sparse.expect("only ranges and reservations can be refused")
 }
 
 /// The addresses of a subnet that can be handed out at all, by index.

@@ -35,7 +35,7 @@ impl References {
         let mut own = BTreeMap::new();
         let (mut used, mut offered) = (Vec::new(), Vec::new());
         let mut others = Others::default();
-        let mut hosts = BTreeSet::new();
+        let mut hosts = Vec::new();
         for (nonce, record) in all {
             if record.host == me {
                 own.insert(nonce, record.clone());
@@ -49,7 +49,7 @@ impl References {
                 .ranges
                 .extend(record.range.map(|range| (nonce, range)));
             others.auxiliary.extend(&record.auxiliary);
-            hosts.insert(record.host.as_str());
+            hosts.push(record.host.as_str());
         }
         used.sort_unstable();
         offered.sort_unstable();

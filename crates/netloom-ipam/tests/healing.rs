@@ -10,7 +10,7 @@
 mod common;
 
 use common::machine::*;
-use common::store::Fault;
+use common::store::{Fault, Snapshot, TestStore};
 use common::{exact, gateway, ip, mac, this};
 use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, Standing};
 use netloom_types::HostId;
@@ -388,6 +388,29 @@ async fn a_gateway_outlives_a_store_that_lost_it() {
 
 struct Restarted;
 
+/// The store goes back, under a process that runs, or between its end and the next one's start.
+async fn healed(
+    store: &TestStore,
+    snapshot: &Snapshot,
+    machine: &Machine,
+    process: Process,
+    restarted: Option<Restarted>,
+) -> Process {
+    let process = match restarted {
+        None => {
+            store.restore(snapshot);
+            process
+        }
+        Some(Restarted) => {
+            drop(process);
+            store.restore(snapshot);
+            machine.start().await
+        }
+    };
+    pass(120).await;
+    process
+}
+
 async fn gateway_outlives(restarted: Option<Restarted>) {
     let store = initialised().await;
     let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
@@ -398,14 +421,7 @@ async fn gateway_outlives(restarted: Option<Restarted>) {
     wish.wanted = Some(ip("10.9.0.77"));
     first.request_address(wish).await.unwrap();
     pass(60).await;
-    if restarted.is_some() {
-        drop(first);
-        store.restore(&snapshot);
-        first = one.start().await;
-    } else {
-        store.restore(&snapshot);
-    }
-    pass(120).await;
+    first = healed(&store, &snapshot, &one, first, restarted).await;
     assert_eq!(first.cluster().await.standing, Standing::Joined);
     let there = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
     let same = second.request_address(gateway(&there)).await.unwrap();
@@ -468,14 +484,7 @@ async fn gateway_is_not_said_again(
     let snapshot = store.snapshot();
     wish.wanted = Some(ip("10.9.0.7"));
     second.request_address(wish).await.unwrap();
-    if restarted.is_some() {
-        drop(first);
-        store.restore(&snapshot);
-        first = one.start().await;
-    } else {
-        store.restore(&snapshot);
-    }
-    pass(120).await;
+    first = healed(&store, &snapshot, &one, first, restarted).await;
     for host in [&first, &second] {
         assert_eq!(host.cluster().await.standing, Standing::Joined);
     }
