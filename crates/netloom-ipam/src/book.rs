@@ -13,7 +13,7 @@ pub(crate) use choice::{
 use crate::config::{IpamConfig, Sharing};
 use crate::event::{Event, Slot, SlotState};
 use crate::journal::{Journal, Ticket};
-use crate::live::Live;
+use crate::live::{Live, Own};
 use crate::ranges::Need;
 use crate::records::ReferenceState;
 use crate::registry::StoredPool;
@@ -21,7 +21,7 @@ use crate::space::{PoolKey, Reference};
 use crate::table::{Ledger, Table};
 use netloom_core::{AddressSpace, Clock, IpamError, Timestamp};
 use netloom_types::MacAddr;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -41,6 +41,9 @@ pub(crate) struct Book {
     /// Uses whose address another endpoint named too and was refused: its caller gives the address
     /// back, once, and that frees nobody else's.
     refused: HashSet<u64>,
+    /// References of this host whose gateway it began to give back, until they are gone or ask for it
+    /// anew.
+    pub(crate) let_go: BTreeSet<u64>,
 }
 
 /// Where the next address comes from when all that this host owns were in use before.
@@ -59,6 +62,23 @@ pub(crate) struct Wish {
     pub(crate) mac: Option<MacAddr>,
     pub(crate) name: Option<String>,
     pub(crate) now: Timestamp,
+}
+
+/// An address that was taken.
+#[derive(Debug)]
+pub(crate) struct Taking {
+    pub(crate) ip: IpAddr,
+    /// To be waited for.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) outlook: Outlook,
+}
+
+/// What is left after an address was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    Enough,
+    /// The next ones are to be claimed before they are needed.
+    Scarce,
 }
 
 /// Why an address was not taken.
@@ -99,7 +119,7 @@ impl Book {
         config: &IpamConfig,
         journal: Journal,
         table: Table,
-        stored: &[StoredPool],
+        (stored, let_go): (&[StoredPool], BTreeSet<u64>),
         clock: Arc<dyn Clock>,
     ) -> Result<Self, IpamError> {
         let habit = match config.sharing {
@@ -116,6 +136,7 @@ impl Book {
             pools: BTreeMap::new(),
             unanswered: HashSet::new(),
             refused: HashSet::new(),
+            let_go,
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
             book.follow(pool)?;
@@ -127,6 +148,24 @@ impl Book {
             book.note_unwaited(Event::PoolClosed { pool })?;
         }
         Ok(book)
+    }
+
+    /// A reference of this host begins to give its pool's gateway back.
+    pub(crate) fn let_gateway_go(&mut self, reference: Reference) {
+        let Some(live) = self.pools.get_mut(&reference.pool) else {
+            return;
+        };
+        if live.references.own().contains_key(&reference.nonce) {
+            live.references.let_gateway_go(reference.nonce);
+            self.let_go.insert(reference.nonce);
+        }
+    }
+
+    /// Forgets the references that are gone.
+    pub(crate) fn prune_let_go(&mut self) {
+        let pools = &self.pools;
+        let is_there = |nonce: &u64| pools.values().any(|l| l.references.contains(*nonce));
+        self.let_go.retain(is_there);
     }
 
     /// Brings a pool in line with the store.
@@ -154,10 +193,14 @@ impl Book {
             .pools
             .get(&number)
             .expect("the pool was found or opened just now");
+        let me = Own {
+            host: &self.host,
+            let_go: &self.let_go,
+        };
         match self.pools.get_mut(&key) {
-            Some(live) => live.follow(stored, ledger, &self.host),
+            Some(live) => live.follow(stored, ledger, me),
             None => {
-                let live = Live::new(number, stored, ledger, &self.host);
+                let live = Live::new(number, stored, ledger, me);
                 self.pools.insert(key, live);
             }
         }
@@ -270,11 +313,7 @@ impl Book {
     }
 
     /// Takes an address for an endpoint; in doubt until somebody is seen to have the answer.
-    pub(crate) fn take(
-        &mut self,
-        reference: Reference,
-        wish: &Wish,
-    ) -> Result<(IpAddr, Option<Ticket>), Refusal> {
+    pub(crate) fn take(&mut self, reference: Reference, wish: &Wish) -> Result<Taking, Refusal> {
         let live = self.live(reference)?;
         if live.references.state(reference.nonce) != Some(ReferenceState::Used) {
             return Err(Refusal::Unused);
@@ -283,7 +322,11 @@ impl Book {
         if let Some(ip) = wish.wanted
             && let Some(known) = self.settle_occupied(reference, ip, wish)?
         {
-            return Ok((ip, known));
+            return Ok(Taking {
+                ip,
+                ticket: known,
+                outlook: Outlook::Enough,
+            });
         }
         let (ip, source) = self.choose(reference, wish)?;
         let subnet = reference.pool.subnet;
@@ -304,7 +347,11 @@ impl Book {
             slot,
         });
         match taken {
-            Ok(ticket) => Ok((ip, Some(ticket))),
+            Ok(ticket) => Ok(Taking {
+                ip,
+                ticket: Some(ticket),
+                outlook: self.outlook(reference, wish.now),
+            }),
             Err(error) => {
                 self.put_back(reference.pool, ip, source);
                 Err(error.into())
@@ -497,6 +544,19 @@ impl Book {
             (Some(ip), _) => Ok((ip, Source::Kept)),
             (None, Habit::ReuseFirst) => Err(Refusal::Absent(need)),
             (None, Habit::ClaimFirst) => Err(exhausted(subnet, own).into()),
+        }
+    }
+
+    fn outlook(&mut self, reference: Reference, now: Timestamp) -> Outlook {
+        let Some(live) = self.pools.get_mut(&reference.pool) else {
+            return Outlook::Enough;
+        };
+        let is_confined = live.references.range_of(reference.nonce).is_some();
+        match self.table.pools.get(&live.number) {
+            // Whose range is full cannot be told by what is free of all.
+            _ if is_confined || self.habit == Habit::ClaimFirst => Outlook::Enough,
+            Some(ledger) if live.claims_ahead(ledger, now) => Outlook::Scarce,
+            _ => Outlook::Enough,
         }
     }
 

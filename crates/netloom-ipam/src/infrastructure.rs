@@ -45,11 +45,6 @@ impl AddressManager {
     ) -> Result<Option<IpAddr>, IpamError> {
         self.follow_life(reference.pool).await?;
         let _one_at_a_time = self.changes.lock().await;
-        if let Want::Gateway(_) = want
-            && let Some(live) = self.book().pools.get_mut(&reference.pool)
-        {
-            live.wants_gateway(reference.nonce);
-        }
         let deadline = self.deadline();
         for _ in 0..CONFLICTS_MAX {
             match self.try_want(reference, want).await? {
@@ -86,6 +81,10 @@ impl AddressManager {
         let Some((record, reference_record)) =
             self.wanted_records(&stored, &known.record, want, ip)?
         else {
+            if let Want::Gateway(_) = want {
+                self.takes_gateway(reference).await?;
+                self.follow(&stored).await?;
+            }
             return Ok(Ok(ip));
         };
         let held = match ip.filter(|_| is_new) {
@@ -122,6 +121,9 @@ impl AddressManager {
         }
         match outcome {
             Ok(()) => {
+                if let Want::Gateway(_) = want {
+                    self.takes_gateway(reference).await?;
+                }
                 let followed = self.follow_own(reference, &operation).await;
                 followed.map(|()| Ok(ip))
             }
@@ -143,18 +145,27 @@ impl AddressManager {
     /// another one while the answer is on its way must not be told otherwise by this host, should the
     /// store lose its past. If it does not happen, the store shows that this host still holds it.
     pub(crate) async fn let_gateway_go(&self, reference: Reference) {
-        let record = {
-            let mut book = self.book();
-            let live = book.pools.get_mut(&reference.pool);
-            live.and_then(|live| live.let_gateway_go(reference.nonce))
-        };
-        if let Some(record) = record {
-            let keys = &self.registry.keys;
-            // No reason to keep a network: what is at stake needs a store that loses its past, too.
-            if let Err(error) = self.mirror.keep_reference(keys, reference, &record).await {
-                tracing::warn!(%error, "a restarted netloomd may take this host for a gateway's holder");
-            }
+        self.book().let_gateway_go(reference);
+        // No reason to keep a network: what is at stake needs a store that loses its past, too.
+        if let Err(error) = self.keep_let_go().await {
+            tracing::warn!(%error, "a restarted netloomd may take this host for a gateway's holder");
         }
+    }
+
+    pub(crate) async fn keep_let_go(&self) -> Result<(), IpamError> {
+        let nonces = self.book().let_go.clone();
+        self.mirror.keep_let_go(&nonces).await
+    }
+
+    /// The store has it that a reference holds the gateway, and somebody is to hear of it: from here
+    /// on it counts again.
+    async fn takes_gateway(&self, reference: Reference) -> Result<(), IpamError> {
+        let mut nonces = self.book().let_go.clone();
+        if nonces.remove(&reference.nonce) {
+            self.mirror.keep_let_go(&nonces).await?;
+            self.book().let_go.remove(&reference.nonce);
+        }
+        Ok(())
     }
 
     /// Gives a gateway or auxiliary address back, as far as this reference holds it.

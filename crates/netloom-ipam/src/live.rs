@@ -7,6 +7,7 @@ use crate::registry::StoredPool;
 use crate::space::PoolKey;
 use crate::table::Ledger;
 use netloom_alloc::AddressPool;
+use netloom_core::Timestamp;
 use netloom_types::{Family, Subnet};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,26 +24,42 @@ pub(crate) struct Live {
     pub(crate) number: u32,
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) references: References,
-    /// References of this host whose gateway it began to give back: until they are gone, or ask for it
-    /// anew, they count as not holding it, whatever the store shows.
-    let_go: BTreeSet<u64>,
     pub(crate) addresses: AddressPool,
     /// Parts of the pool in which nothing was left to claim when it was looked at last.
     pub(crate) claimed_out: BTreeSet<Part>,
+    came_in: CameIn,
+}
+
+/// How fast this host uses up what it claims.
+#[derive(Debug, Clone, Copy, Default)]
+struct CameIn {
+    /// When addresses came in last.
+    at: Option<Timestamp>,
+    /// They were needed soon after those before: below so many free ones, more is to be claimed.
+    ahead_below: u128,
+}
+
+/// The host that a pool in memory is kept for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own<'a> {
+    pub(crate) host: &'a str,
+    /// References of this host whose gateway it began to give back: they count as not holding it,
+    /// whatever the store shows.
+    pub(crate) let_go: &'a BTreeSet<u64>,
 }
 
 impl Live {
-    /// The pool as the store has it, with the addresses that its ledger knows, on host `me`.
-    pub(crate) fn new(number: u32, stored: &StoredPool, ledger: &Ledger, me: &str) -> Self {
+    /// The pool as the store has it, with the addresses that its ledger knows, for `me`.
+    pub(crate) fn new(number: u32, stored: &StoredPool, ledger: &Ledger, me: Own<'_>) -> Self {
         let subnet = stored.key.subnet;
         let mut live = Self {
             key: stored.key,
             number,
             gateway: None,
             references: References::default(),
-            let_go: BTreeSet::new(),
             addresses: nothing_taken(subnet),
             claimed_out: BTreeSet::new(),
+            came_in: CameIn::default(),
         };
         for block in blocks(subnet, usable(subnet)) {
             // A new pool has nothing taken but what is not usable.
@@ -58,13 +75,13 @@ impl Live {
     }
 
     /// Takes over what the store says: references, gateway, auxiliary addresses.
-    pub(crate) fn follow(&mut self, stored: &StoredPool, ledger: &Ledger, me: &str) {
+    pub(crate) fn follow(&mut self, stored: &StoredPool, ledger: &Ledger, me: Own<'_>) {
         let before = self.infrastructure();
         self.gateway = stored.pool.record.gateway;
         let references = stored.references.iter();
-        self.references = References::of(me, references.map(|(nonce, r)| (*nonce, &r.record)));
-        self.let_go.retain(|nonce| self.references.contains(*nonce));
-        for nonce in &self.let_go {
+        let references = references.map(|(nonce, r)| (*nonce, &r.record));
+        self.references = References::of(me.host, references);
+        for nonce in me.let_go {
             self.references.let_gateway_go(*nonce);
         }
         self.claimed_out.clear();
@@ -81,25 +98,13 @@ impl Live {
         }
     }
 
-    /// One of this host's references begins to give the gateway back; its record, if it held it.
-    pub(crate) fn let_gateway_go(&mut self, nonce: u64) -> Option<ReferenceRecord> {
-        if self.references.own().contains_key(&nonce) {
-            self.let_go.insert(nonce);
-        }
-        self.references.let_gateway_go(nonce).cloned()
-    }
-
-    /// It asks for the gateway anew.
-    pub(crate) fn wants_gateway(&mut self, nonce: u64) {
-        self.let_go.remove(&nonce);
-    }
-
     /// The gateway that this host is to say again: the one that it holds, or that others hold and it
     /// never had.
-    pub(crate) fn gateway_to_say(&self) -> Option<IpAddr> {
+    pub(crate) fn gateway_to_say(&self, let_go: &BTreeSet<u64>) -> Option<IpAddr> {
+        let own = self.references.own();
         let holds = |r: &ReferenceRecord| r.gateway == GatewayHold::Held;
-        let said = self.let_go.is_empty() || self.references.own().values().any(holds);
-        self.gateway.filter(|_| said)
+        let went = own.keys().any(|nonce| let_go.contains(nonce));
+        self.gateway.filter(|_| !went || own.values().any(holds))
     }
 
     /// The gateway and the auxiliary addresses.
@@ -125,6 +130,25 @@ impl Live {
                 let _ = self.addresses.allocate_at(ip);
             }
         }
+    }
+
+    /// So many addresses came in.
+    pub(crate) fn note_come_in(&mut self, count: u128, now: Timestamp) {
+        let soon = self.came_in.is_soon(now);
+        self.came_in = CameIn {
+            at: Some(now),
+            ahead_below: if soon { count } else { 0 },
+        };
+    }
+
+    /// Whether more is to be claimed before it is needed; said once for all that came in at once.
+    pub(crate) fn claims_ahead(&mut self, ledger: &Ledger, now: Timestamp) -> bool {
+        let CameIn { ahead_below, .. } = self.came_in;
+        if ahead_below == 0 || !self.came_in.is_soon(now) || ledger.free() >= ahead_below {
+            return false;
+        }
+        self.came_in.ahead_below = 0;
+        true
     }
 
     /// A range that is given away: nothing of it can be handed out.
@@ -186,6 +210,13 @@ impl Live {
     }
 }
 
+impl CameIn {
+    fn is_soon(self, now: Timestamp) -> bool {
+        let soon = |at: Timestamp| now.0.saturating_sub(at.0) < SOON_MS;
+        self.at.is_some_and(soon)
+    }
+}
+
 /// A pool of which nothing was handed out. A wide one that hosts share is mostly others': bits for
 /// what this host owns are enough.
 fn nothing_taken(subnet: Subnet) -> AddressPool {
@@ -209,6 +240,10 @@ pub(crate) fn usable(subnet: Subnet) -> Part {
         last: last - broadcast,
     }
 }
+
+/// A host that needs the next addresses within so many milliseconds claims ahead: a claim takes some
+/// milliseconds, in which all its callers would wait.
+const SOON_MS: u64 = 1000;
 
 /// Wider pools keep bits only where something is free: here 8 KiB are the most for one.
 const DENSE_HOST_BITS_MAX: u8 = 16;
@@ -337,11 +372,15 @@ mod tests {
             let all = std::iter::from_fn(|| live.addresses.allocate().ok());
             all.filter_map(|ip| subnet.index_of(ip)).collect()
         };
-        let mut live = Live::new(1, &stored(key, None), ledger, "h1");
-        live.follow(&stored(key, subnet.nth(2)), ledger, "h1");
+        let me = Own {
+            host: "h1",
+            let_go: &BTreeSet::new(),
+        };
+        let mut live = Live::new(1, &stored(key, None), ledger, me);
+        live.follow(&stored(key, subnet.nth(2)), ledger, me);
         assert_eq!(handed_out(live), [1, 3]);
-        let mut live = Live::new(1, &stored(key, subnet.nth(2)), ledger, "h1");
-        live.follow(&stored(key, None), ledger, "h1");
+        let mut live = Live::new(1, &stored(key, subnet.nth(2)), ledger, me);
+        live.follow(&stored(key, None), ledger, me);
         assert_eq!(handed_out(live), [1, 2, 3]);
     }
 }

@@ -1,6 +1,6 @@
 //! The address manager: the traits' methods, each a short story of memory, store and journal.
 
-use crate::book::{Book, Refusal, Wish, not_journalled, unknown_reference};
+use crate::book::{Book, Outlook, Refusal, Wish, not_journalled, unknown_reference};
 use crate::cluster::{Member, Mirror};
 use crate::config::{HostRoutes, IpamConfig, Sharing};
 use crate::infrastructure::Want;
@@ -147,9 +147,12 @@ impl AddressManager {
         for _ in 0..STEPS_MAX {
             let taken = self.book().take(reference, &wish);
             match taken {
-                Ok((ip, ticket)) => {
-                    settle(ticket).await?;
-                    return Ok(ip);
+                Ok(taking) => {
+                    if taking.outlook == Outlook::Scarce {
+                        self.gates.ask_ahead(reference.pool);
+                    }
+                    settle(taking.ticket).await?;
+                    return Ok(taking.ip);
                 }
                 Err(Refusal::Unused) => {
                     self.until(end, self.want(reference, Want::Use)).await?;

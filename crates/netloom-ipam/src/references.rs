@@ -121,11 +121,11 @@ impl References {
         self.nonces().next().is_none()
     }
 
-    /// One of this host's holds the pool's gateway no more; its record, if it did.
-    pub(crate) fn let_gateway_go(&mut self, nonce: u64) -> Option<&ReferenceRecord> {
-        let own = self.own.get_mut(&nonce)?;
-        let before = std::mem::replace(&mut own.gateway, GatewayHold::None);
-        (before == GatewayHold::Held).then_some(own)
+    /// One of this host's holds the pool's gateway no more.
+    pub(crate) fn let_gateway_go(&mut self, nonce: u64) {
+        if let Some(own) = self.own.get_mut(&nonce) {
+            own.gateway = GatewayHold::None;
+        }
     }
 
     /// Takes one out, whoever's it is; what others keep aside with it stays until all are read again.

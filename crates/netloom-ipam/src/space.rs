@@ -111,6 +111,15 @@ impl Keys {
         fixed("references")
     }
 
+    /// References of this host whose gateway it began to give back: in its mirror alone.
+    pub(crate) fn all_let_go() -> Key {
+        fixed("let-go")
+    }
+
+    pub(crate) fn let_go(nonce: u64) -> Key {
+        fixed(&format!("let-go/{nonce:016x}"))
+    }
+
     pub(crate) fn host(&self) -> Key {
         self.known(&format!("hosts/{}", self.host))
     }
@@ -265,9 +274,9 @@ impl Keys {
     }
 }
 
-/// A key without variable parts.
+/// A key without parts that could be too long.
 fn fixed(text: &str) -> Key {
-    Key::new(text).expect("it consists of small letters")
+    Key::new(text).expect("it consists of small letters and digits")
 }
 
 /// `10.9.0.0-16`, `fd00__-64`: what both a key and a pool id may hold.

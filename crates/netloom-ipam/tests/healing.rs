@@ -494,29 +494,67 @@ async fn gateway_is_not_said_again(
     assert_eq!(same.ip(), ip("10.9.0.7"), "{leaver} left");
 }
 
-/// Its return failed, the store went on to show it for a while, and then went back to before it was
-/// chosen: nobody here needs it any more, and others may choose another one.
+/// Its return failed or was not answered, the store went on for a while, and then went back to before it
+/// was chosen: nobody here needs it any more, and others may choose another one.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_was_to_be_given_back_is_not_said_to_a_store_that_lost_it() {
-    let store = initialised().await;
-    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
-    let (first, second) = (one.start().await, two.start().await);
-    let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
-    let left = wish.pool.clone();
-    let snapshot = store.snapshot();
-    wish.wanted = Some(ip("10.9.0.9"));
-    first.request_address(wish.clone()).await.unwrap();
-    pass(60).await;
-    store.fail_next([Fault::Unavailable]);
-    first.release_pool(&left).await.unwrap_err();
-    store.clear_faults();
-    pass(60).await;
-    store.restore(&snapshot);
-    pass(120).await;
-    for host in [&first, &second] {
-        assert_eq!(host.cluster().await.standing, Standing::Joined);
+    for fault in [Fault::Unavailable, Fault::DoneAndAway] {
+        for restarted in [false, true] {
+            let restarted = restarted.then_some(Restarted);
+            let store = initialised().await;
+            let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+            let (mut first, second) = (one.start().await, two.start().await);
+            let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
+            let left = wish.pool.clone();
+            let snapshot = store.snapshot();
+            wish.wanted = Some(ip("10.9.0.9"));
+            first.request_address(wish.clone()).await.unwrap();
+            pass(60).await;
+            store.fail_next([fault]);
+            first.release_pool(&left).await.unwrap_err();
+            if fault == Fault::Unavailable {
+                store.clear_faults();
+                pass(60).await;
+            }
+            store.come_back();
+            first = healed(&store, &snapshot, &one, first, restarted).await;
+            for host in [&first, &second] {
+                assert_eq!(host.cluster().await.standing, Standing::Joined);
+            }
+            wish.pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+            wish.wanted = Some(ip("10.9.0.7"));
+            second.request_address(wish).await.unwrap();
+        }
     }
-    wish.pool = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
-    wish.wanted = Some(ip("10.9.0.7"));
-    second.request_address(wish).await.unwrap();
+}
+
+/// Its return failed, and it was asked for again: it is in use, and outlives a store that lost it.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_asked_for_again_is_said_again() {
+    for restarted in [false, true] {
+        let store = initialised().await;
+        let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+        let (mut first, second) = (one.start().await, two.start().await);
+        let mut wish = gateway(&first.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
+        let snapshot = store.snapshot();
+        wish.wanted = Some(ip("10.9.0.200"));
+        first.request_address(wish.clone()).await.unwrap();
+        store.fail_next([Fault::Unavailable]);
+        first.release_pool(&wish.pool).await.unwrap_err();
+        store.clear_faults();
+        first.request_address(wish.clone()).await.unwrap();
+        pass(60).await;
+        first = healed(
+            &store,
+            &snapshot,
+            &one,
+            first,
+            restarted.then_some(Restarted),
+        )
+        .await;
+        assert_eq!(first.cluster().await.standing, Standing::Joined);
+        let there = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+        let same = second.request_address(gateway(&there)).await.unwrap();
+        assert_eq!(same.ip(), ip("10.9.0.200"));
+    }
 }

@@ -24,6 +24,17 @@ pub(crate) enum RangeError {
     Refused(IpamError),
 }
 
+impl RangeError {
+    /// As the outcome of a change of which a former try, under another operation, met a conflict.
+    /// That try may have happened in a past that the store lost before it was sent again.
+    pub(crate) fn after_a_try(self) -> Self {
+        match self {
+            Self::Refused(why) => Self::Unknown(why),
+            other => other,
+        }
+    }
+}
+
 /// What a commit demands of the store, beside its own operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fence {
@@ -32,6 +43,11 @@ pub(crate) enum Fence {
     /// The epoch alone: for what heals.
     Epoch,
 }
+
+/// An epoch as it was joined, by number and version: a store that was emptied or put back uses
+/// versions again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EpochMark(u64, Version);
 
 impl Member {
     /// Rule 5: commits up to eleven operations with the epoch, the check that nobody is waited
@@ -52,6 +68,18 @@ impl Member {
         operation: &str,
         operations: Vec<Operation>,
     ) -> Result<(), RangeError> {
+        self.commit_in(self.epoch(), fence, operation, operations)
+            .await
+    }
+
+    /// A commit that is for one epoch alone.
+    pub(super) async fn commit_in(
+        &self,
+        epoch: Option<EpochMark>,
+        fence: Fence,
+        operation: &str,
+        operations: Vec<Operation>,
+    ) -> Result<(), RangeError> {
         let deadline = Instant::now() + COMMIT_TIME;
         let Ok(_one_at_a_time) = timeout_at(deadline, self.turn.lock()).await else {
             return Err(RangeError::Refused(unavailable(
@@ -59,7 +87,9 @@ impl Member {
                     .to_owned(),
             )));
         };
-        let epoch = Self::epoch_of(&self.state());
+        if !self.is_in(epoch.as_ref()) {
+            return Err(RangeError::Refused(unjoined(&self.standing())));
+        }
         let (record, before, transaction) = self.prepare(fence, operation, operations)?;
         let write = OwnWrite {
             operation,
@@ -76,7 +106,7 @@ impl Member {
         match delivered {
             Ok(_) => Ok(()),
             Err(CommitError::Conflict { key, .. }) => {
-                let error = self.met(fence, &key).await;
+                let error = self.met(fence, &key, epoch.as_ref()).await;
                 Err(self.unless_open(operation, epoch.as_ref(), error))
             }
             Err(error @ CommitError::Unknown(_)) => {
@@ -168,9 +198,9 @@ impl Member {
                 (Err(_), conflict @ CommitError::Conflict { .. }) => {
                     return Err(unknown.unwrap_or(conflict));
                 }
-                (Ok(Landed::Elsewhere) | Ok(Landed::NotYet) | Err(_), error) => {
-                    unknown = Some(error);
-                }
+                // A store that is not seen to be as it was is sent nothing a second time.
+                (Err(_), error) => return Err(error),
+                (Ok(Landed::Elsewhere | Landed::NotYet), error) => unknown = Some(error),
             }
         }
         Err(unknown.unwrap_or(CommitError::Unknown(None)))
@@ -198,11 +228,11 @@ impl Member {
     }
 
     /// A commit met something else than it demanded.
-    async fn met(&self, fence: Fence, key: &Key) -> RangeError {
-        let (conflicts, epoch) = {
+    async fn met(&self, fence: Fence, key: &Key, epoch: Option<&EpochMark>) -> RangeError {
+        let conflicts = {
             let mut state = self.state();
             state.conflicts += 1;
-            (state.conflicts, Self::epoch_of(&state))
+            state.conflicts
         };
         let fences = [Keys::epoch(), Keys::heal(), self.keys.host()];
         if !fences.contains(key) && !conflicts.is_multiple_of(CONFLICTS_HIDDEN) {
@@ -215,7 +245,7 @@ impl Member {
         match self.settle(look) {
             Verdict::Join | Verdict::Stale => {}
             // Another host was quicker to say that it asserted; what this one did so far counts.
-            Verdict::Assert if fence == Fence::Epoch && self.is_in(epoch.as_ref()) => {
+            Verdict::Assert if fence == Fence::Epoch && self.is_in(epoch) => {
                 return RangeError::Conflict;
             }
             _ => {
@@ -234,15 +264,20 @@ impl Member {
         }
     }
 
-    /// The epoch that it is in. A store that was emptied or put back uses versions again.
-    fn epoch_of(state: &State) -> Option<(u64, Version)> {
+    fn epoch_of(state: &State) -> Option<EpochMark> {
         let joined = state.joined.as_ref()?;
-        Some((state.memory.epoch, joined.epoch_version.clone()))
+        let version = joined.epoch_version.clone();
+        Some(EpochMark(state.memory.epoch, version))
+    }
+
+    /// The epoch that it is in.
+    pub(super) fn epoch(&self) -> Option<EpochMark> {
+        Self::epoch_of(&self.state())
     }
 
     /// Whether it is in this epoch still.
-    fn is_in(&self, epoch: Option<&(u64, Version)>) -> bool {
-        epoch.is_some() && Self::epoch_of(&self.state()).as_ref() == epoch
+    fn is_in(&self, epoch: Option<&EpochMark>) -> bool {
+        epoch.is_some() && self.epoch().as_ref() == epoch
     }
 
     /// A host that may not take part any more cannot find out what became of an operation; nor can
@@ -250,7 +285,7 @@ impl Member {
     fn unless_open(
         &self,
         operation: &str,
-        epoch: Option<&(u64, Version)>,
+        epoch: Option<&EpochMark>,
         error: RangeError,
     ) -> RangeError {
         let is_open = Self::is_open(&self.state(), operation);

@@ -1,6 +1,6 @@
 //! Writing again what this host knows, after the store lost its past.
 
-use super::commit::{Fence, RangeError};
+use super::commit::{EpochMark, Fence, RangeError};
 use crate::book::Book;
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
@@ -48,6 +48,8 @@ impl AddressManager {
     /// that it did. Each step may be done again.
     pub(crate) async fn assert_all(&self) -> Result<(), IpamError> {
         let _one_at_a_time = self.changes.lock().await;
+        // Should the store lose its past once more meanwhile, all is to be said again.
+        let epoch = self.member.epoch();
         for (host, state) in self.mirror.hosts().await? {
             if state == HostState::Forgotten {
                 self.bury(&host).await?;
@@ -75,7 +77,7 @@ impl AddressManager {
         // What was closed or lost until here must not come back with a power cut: in this epoch the
         // store may count lives and generations anew, and nobody asserts any more.
         self.all_durable().await?;
-        self.leave_heal(self.member.host().as_str()).await?;
+        self.leave_heal(self.member.host().as_str(), epoch).await?;
         tracing::info!("this host wrote again what it owns");
         drop(_one_at_a_time);
         self.follow_all().await
@@ -95,7 +97,7 @@ impl AddressManager {
             return None;
         }
         let auxiliary = references.values().flat_map(|r| r.auxiliary.iter());
-        let gateway = live.gateway_to_say();
+        let gateway = live.gateway_to_say(&book.let_go);
         let held = auxiliary.chain(&gateway);
         Some(Known {
             number: live.number,
@@ -377,7 +379,7 @@ impl AddressManager {
             if let Some(record) = &known
                 && record.state == HostState::Forgotten
             {
-                return self.leave_heal(host).await;
+                return self.leave_heal(host, self.member.epoch()).await;
             }
             let operation = self.member.operation();
             let record = HostRecord {
@@ -435,8 +437,8 @@ impl AddressManager {
         Err(contended())
     }
 
-    /// A host is not waited for any more.
-    pub(super) async fn leave_heal(&self, host: &str) -> Result<(), IpamError> {
+    /// A host is not waited for any more in this epoch.
+    async fn leave_heal(&self, host: &str, epoch: Option<EpochMark>) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let Some(heal) = self.registry.read::<HealRecord>(&Keys::heal()).await? else {
                 return Ok(());
@@ -451,7 +453,10 @@ impl AddressManager {
             }
             record.waiting.retain(|waiting| waiting != host);
             let write = Operation::Update(Keys::heal(), record.encode(), heal.version);
-            match self.heal_commit(&operation, vec![write]).await {
+            let sent = self
+                .member
+                .commit_in(epoch.clone(), Fence::Epoch, &operation, vec![write]);
+            match sent.await {
                 Ok(()) => break,
                 Err(RangeError::Conflict) => {}
                 Err(error) => return Err(error.into()),

@@ -3,7 +3,7 @@
 
 use super::heal::unknown_host;
 use super::peers::{Peers, States};
-use crate::records::{HostRecord, HostState, Record, ReferenceRecord};
+use crate::records::{HostRecord, HostState, Record};
 use crate::registry::{StoredPool, damaged, unreadable};
 use crate::space::{Keys, Reference};
 use netloom_core::IpamError;
@@ -120,17 +120,20 @@ impl Mirror {
         keep_row(&**store, key, value).await
     }
 
-    /// Keeps one reference.
-    pub(crate) async fn keep_reference(
-        &self,
-        keys: &Keys,
-        reference: Reference,
-        record: &ReferenceRecord,
-    ) -> Result<(), IpamError> {
-        match &self.store {
-            None => Ok(()),
-            Some(store) => keep_row(&**store, keys.reference(reference), record.encode()).await,
-        }
+    /// References of this host whose gateway it began to give back.
+    pub(crate) async fn let_go(&self) -> Result<BTreeSet<u64>, IpamError> {
+        let directory = Keys::all_let_go();
+        let rows = self.list(&directory).await?.into_iter();
+        let nonce =
+            |(key, _): (Key, _)| Keys::nonce_of(&key).ok_or_else(|| damaged(&key, "names nothing"));
+        rows.map(nonce).collect()
+    }
+
+    /// Keeps these; the store may go on to show that they hold it.
+    pub(crate) async fn keep_let_go(&self, nonces: &BTreeSet<u64>) -> Result<(), IpamError> {
+        let rows = nonces.iter().map(|nonce| (Keys::let_go(*nonce), LET_GO));
+        let rows = rows.map(|(key, word)| (key, word.to_vec())).collect();
+        self.keep(&Keys::all_let_go(), rows).await
     }
 
     /// Makes everything below `directory` equal to these rows.
@@ -181,6 +184,9 @@ impl Mirror {
         }
     }
 }
+
+/// The key tells all.
+const LET_GO: &[u8] = b"{}";
 
 async fn keep_row(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(), IpamError> {
     let known = store.get(&key).await.map_err(unreadable)?;

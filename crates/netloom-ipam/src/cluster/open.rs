@@ -37,6 +37,7 @@ impl AddressManager {
         let registry = Registry::new(Arc::clone(&member), store)?;
         let mirror = Mirror::new(seams.mirror.clone());
         let met = member.meet(past, &mirror.members().await?).await;
+        let let_go = mirror.let_go().await?;
         let pools = match &met {
             Ok(_) => pools_anew(&registry, &mirror, &table, &member).await?,
             Err(_) => kept(&registry, &mirror, &table).await?,
@@ -52,7 +53,8 @@ impl AddressManager {
                 None
             }
         };
-        let book = Book::new(&config, journal, table, &pools, Arc::clone(&seams.clock))?;
+        let clock = Arc::clone(&seams.clock);
+        let book = Book::new(&config, journal, table, (&pools, let_go), clock)?;
         let book = Arc::new(Mutex::new(book));
         member.keep_in(&book);
         let Seams {
@@ -133,6 +135,8 @@ impl AddressManager {
             }
         }
         self.leave_lost_lives(&pools).await?;
+        self.book().prune_let_go();
+        self.keep_let_go().await?;
         self.mirror.keep_pools(&self.registry.keys, &pools).await
     }
 
@@ -216,7 +220,10 @@ impl AddressManager {
             let (journal, table) = opened.map_err(unopened)?;
             let (config, clock) = (&self.config, &self.clock);
             let pools = pools_anew(&self.registry, &self.mirror, &table, &self.member).await?;
-            let book = Book::new(config, journal, table, &pools, Arc::clone(clock))?;
+            // What the full disk kept out of the mirror is in memory still.
+            let let_go = self.book().let_go.clone();
+            let pools = (pools.as_slice(), let_go);
+            let book = Book::new(config, journal, table, pools, Arc::clone(clock))?;
             *self.book() = book;
         }
         Ok(())

@@ -24,6 +24,7 @@ impl AddressManager {
         tokio::join!(
             self.beat_for_ever(cluster.status_every),
             self.keep_for_ever(cluster.status_every),
+            self.claim_ahead_for_ever(),
             self.hear_for_ever(keys.wants()),
             self.hear_for_ever(keys.answers(self.member.host().as_str(), None)),
         );
@@ -106,6 +107,20 @@ impl AddressManager {
                     error = &error as &dyn std::error::Error,
                     "ranges wait for the store"
                 );
+            }
+        }
+    }
+
+    /// For hosts that use up claims faster than somebody looks after their reserve.
+    async fn claim_ahead_for_ever(&self) {
+        loop {
+            for pool in self.gates.asked_ahead().await {
+                if let Err(error) = self.claim_ahead(pool).await {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "the next addresses are claimed when they are needed"
+                    );
+                }
             }
         }
     }

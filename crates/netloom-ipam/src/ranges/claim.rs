@@ -209,6 +209,11 @@ impl AddressManager {
                 idle: Timestamp(*idle),
             })?);
         }
+        let count = taken.iter().map(|taken| taken.part.len()).sum();
+        let now = self.clock.now();
+        if let Some(live) = book.pools.get_mut(&pool) {
+            live.note_come_in(count, now);
+        }
         Ok(ticket)
     }
 
@@ -279,26 +284,34 @@ impl AddressManager {
         gaps
     }
 
-    /// Chunks to look at first: hosts begin at places of their own, so that they seldom meet.
+    /// Chunks to look at first: hosts begin at places of their own, so that they seldom meet, and
+    /// where they do they part again.
     fn probes(&self, pool: PoolKey, life: Life, gate: &Gate, part: Part) -> Vec<u128> {
         let (first, last) = (chunk_of(part.first), chunk_of(part.last));
         let fits = |place: &u128| (first..=last).contains(place);
         let start = gate.place(life.generation).filter(fits);
-        let start = start.unwrap_or_else(|| self.first_place(pool, part));
-        (start..=last).take(PROBES).collect()
+        let start = start.unwrap_or_else(|| self.own_place(pool, part, None));
+        let ahead = (start..=last).take(PROBES);
+        let is_wide = !self.is_alone() && last - first >= WIDE;
+        let elsewhere = is_wide.then(|| self.own_place(pool, part, Some(start)));
+        let mut probes: Vec<u128> = ahead.chain(elsewhere).collect();
+        probes.retain(|number| {
+            let here = part_of(Span::WHOLE, *number).common(part);
+            here.is_some_and(|here| !self.not_held(pool, here).is_empty())
+        });
+        probes
     }
 
-    fn first_place(&self, pool: PoolKey, part: Part) -> u128 {
+    /// Where this host begins in a part of a pool, or goes on when others have what follows a place.
+    fn own_place(&self, pool: PoolKey, part: Part, behind: Option<u128>) -> u128 {
         let (first, last) = (chunk_of(part.first), chunk_of(part.last));
         // Who starts with others at once does not know of them yet.
         if self.is_alone() {
             return first;
         }
-        let seed = self
-            .registry
-            .host()
-            .bytes()
-            .chain([pool.subnet.prefix_len()]);
+        let host = self.registry.host().bytes();
+        let behind = behind.map(u128::to_le_bytes).into_iter().flatten();
+        let seed = host.chain([pool.subnet.prefix_len()]).chain(behind);
         let hash = seed.fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
             (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -325,7 +338,7 @@ impl AddressManager {
     /// longest.
     fn candidates(&self, pool: PoolKey, part: Part, listed: &[StoredChunk]) -> Vec<u128> {
         let (first, last) = (chunk_of(part.first), chunk_of(part.last));
-        let start = self.first_place(pool, part);
+        let start = self.own_place(pool, part, None);
         let known: BTreeSet<u128> = listed.iter().map(|stored| stored.number).collect();
         let unknown = (start..=last)
             .chain(first..start)
@@ -361,5 +374,7 @@ fn whole_chunk(pool: PoolKey, at: u128) -> Part {
 
 /// Chunks that are looked at one by one before all are listed.
 const PROBES: usize = 3;
+/// From so many chunks on a host looks at one place more: a list of all would be long.
+const WIDE: u128 = 32;
 /// Chunks of a list that are tried, of each kind: somebody else may be quicker at each.
 const CANDIDATES: usize = 8;

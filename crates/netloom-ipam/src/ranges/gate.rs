@@ -1,7 +1,7 @@
 //! What keeps changes of hands of one pool in order on this host.
 
 use crate::space::PoolKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,9 @@ pub(crate) struct Gates {
     pub(crate) answers: Notify,
     /// Rounds of wants that were answered.
     pub(crate) answered: Mutex<BTreeMap<(PoolKey, String), String>>,
+    /// Pools in which more is to be claimed before it is needed.
+    ahead: Mutex<BTreeSet<PoolKey>>,
+    ahead_asked: Notify,
 }
 
 impl Gate {
@@ -78,6 +81,20 @@ impl Gates {
             Arc::new(gate)
         });
         Arc::clone(gate)
+    }
+
+    /// Some callers of a pool will soon need more.
+    pub(crate) fn ask_ahead(&self, pool: PoolKey) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.insert(pool);
+        self.ahead_asked.notify_one();
+    }
+
+    /// The pools for which that was said since the last time, once there are some.
+    pub(crate) async fn asked_ahead(&self) -> BTreeSet<PoolKey> {
+        self.ahead_asked.notified().await;
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *ahead)
     }
 }
 

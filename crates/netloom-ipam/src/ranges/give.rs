@@ -143,7 +143,7 @@ impl AddressManager {
 
     async fn try_offer(&self, life: Life, asked: &Asked, gift: &Gift) -> Result<(), RangeError> {
         let me = self.registry.host();
-        for _ in 0..CONFLICTS_MAX {
+        for tries in 0..CONFLICTS_MAX {
             if !self
                 .still_wanted(asked)
                 .await
@@ -170,7 +170,8 @@ impl AddressManager {
             let operations = vec![chunk, wanted];
             match self.say_offered(asked, gift, operation, operations).await {
                 Err(RangeError::Conflict) => {}
-                done => return done,
+                done if tries == 0 => return done,
+                done => return done.map_err(RangeError::after_a_try),
             }
         }
         Err(RangeError::Conflict)

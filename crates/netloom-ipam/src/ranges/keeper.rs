@@ -65,11 +65,7 @@ impl AddressManager {
             return Ok(());
         };
         if stock.used && stock.free < stock.reserve {
-            let need = Need::Any(usable(pool.subnet));
-            if gate.is_fertile() && self.claim(pool, gate, need).await? == Fetched::Nothing {
-                gate.note_barren();
-            }
-            return Ok(());
+            return self.claim_more(pool, gate).await;
         }
         for _ in 0..RETURNS_MAX {
             let Some(stock) = self.stock(pool) else {
@@ -79,6 +75,21 @@ impl AddressManager {
             if stock.free <= goal || !self.give_back(pool, gate, stock.free - goal).await? {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Claims what will be needed soon; whoever needs it meanwhile waits for it here.
+    pub(crate) async fn claim_ahead(&self, pool: PoolKey) -> Result<(), IpamError> {
+        let gate = self.gates.of(pool);
+        let _one_at_a_time = gate.fetching.lock().await;
+        self.claim_more(pool, &gate).await
+    }
+
+    async fn claim_more(&self, pool: PoolKey, gate: &Gate) -> Result<(), IpamError> {
+        let need = Need::Any(usable(pool.subnet));
+        if gate.is_fertile() && self.claim(pool, gate, need).await? == Fetched::Nothing {
+            gate.note_barren();
         }
         Ok(())
     }
@@ -123,7 +134,7 @@ impl AddressManager {
 
     async fn try_return(&self, pool: PoolKey, life: Life, gift: &Gift) -> Result<(), RangeError> {
         let me = self.registry.host();
-        for _ in 0..CONFLICTS_MAX {
+        for tries in 0..CONFLICTS_MAX {
             let stored = self.registry.chunk(pool, life.generation, gift.chunk).await;
             let mut stored = stored.map_err(RangeError::Unknown)?;
             let mut returned = gift.parts.iter().filter_map(|(part, idle, _)| {
@@ -139,7 +150,8 @@ impl AddressManager {
                 .write_chunk(&stored, life.generation, &operation);
             match self.commit_range(&operation, vec![write]).await {
                 Err(RangeError::Conflict) => {}
-                done => return done,
+                done if tries == 0 => return done,
+                done => return done.map_err(RangeError::after_a_try),
             }
         }
         Err(RangeError::Conflict)

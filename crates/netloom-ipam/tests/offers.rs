@@ -1,0 +1,293 @@
+//! An offer whose answer is late, in a store that loses its past meanwhile: what the other host took
+//! is not the giver's again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod common;
+
+use async_trait::async_trait;
+use common::machine::{Machine, Process, initialised, pass, take};
+use common::store::Snapshot;
+use common::{TestStore, exact};
+use netloom_core::store::{
+    CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
+};
+use netloom_core::{Ipam, IpamError, SystemClock};
+use netloom_ipam::{AddressManager, Seams, Sharing};
+use netloom_types::PoolId;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Where the giver is held up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It has read whether its offer is wanted still.
+    Wanted,
+    /// It has read whether the asker is a member still.
+    Member,
+    /// It is about to write its pools again.
+    Pools,
+    /// Its offer was not answered: it is to look into its own record what became of it.
+    Own,
+}
+
+/// The store as the host that gives sees it.
+#[derive(Debug)]
+struct Slow {
+    store: TestStore,
+    /// Where it stops next, in this order. Before it looks at its own record, an answer is lost.
+    stops: Mutex<Vec<Place>>,
+    reached: Notify,
+    go_on: Notify,
+}
+
+impl Slow {
+    fn new(store: &TestStore) -> Arc<Self> {
+        Arc::new(Self {
+            store: store.clone(),
+            stops: Mutex::default(),
+            reached: Notify::new(),
+            go_on: Notify::new(),
+        })
+    }
+
+    fn stop_at(&self, places: impl IntoIterator<Item = Place>) {
+        self.stops.lock().unwrap().extend(places);
+    }
+
+    async fn stop(&self, place: Place) {
+        {
+            let mut stops = self.stops.lock().unwrap();
+            if stops.first() != Some(&place) {
+                return;
+            }
+            stops.remove(0);
+        }
+        self.reached.notify_one();
+        self.go_on.notified().await;
+    }
+
+    fn is_next(&self, place: Place) -> bool {
+        self.stops.lock().unwrap().first() == Some(&place)
+    }
+}
+
+#[async_trait]
+impl Store for Slow {
+    async fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        self.store.identity().await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
+        match key.as_str() {
+            "hosts/h1" => self.stop(Place::Own).await,
+            key if key.starts_with("pools/") => self.stop(Place::Pools).await,
+            _ => {}
+        }
+        let found = self.store.get(key).await;
+        match key.as_str() {
+            "hosts/h2" => self.stop(Place::Member).await,
+            key if key.starts_with("wants/") => self.stop(Place::Wanted).await,
+            _ => {}
+        }
+        found
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let keys = || transaction.operations.iter().map(|o| o.key().as_str());
+        let is_offer = keys().any(|key| key.starts_with("answers/"))
+            && keys().any(|key| key.starts_with("chunks/"));
+        let done = self.store.commit(transaction).await;
+        if is_offer && self.is_next(Place::Own) {
+            return done.and(Err(CommitError::Unknown(None)));
+        }
+        done
+    }
+
+    async fn watch(&self, prefix: &Key) -> Result<Box<dyn Watch>, StoreError> {
+        if prefix.as_str().starts_with("answers") {
+            return Ok(Box::new(Silent));
+        }
+        self.store.watch(prefix).await
+    }
+}
+
+/// The giver asks nobody, and serves one want after the other.
+struct Silent;
+
+#[async_trait]
+impl Watch for Silent {
+    async fn changed(&mut self) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+}
+
+const SUBNET: &str = "10.9.0.0/28";
+/// The giver looks at the store while its offer is under way.
+const LOOKS_EVERY: Duration = Duration::from_millis(100);
+
+/// `giver` has the whole pool, and some of it to give; `asker` has nothing.
+struct Scene {
+    store: TestStore,
+    slow: Arc<Slow>,
+    giver: Process,
+    asker: Arc<Process>,
+    given: PoolId,
+    asked: PoolId,
+    in_use: BTreeSet<IpAddr>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let store = initialised().await;
+        let slow = Slow::new(&store);
+        let machine = Machine::new("h1", &store);
+        let seams = Seams {
+            store: Arc::clone(&slow) as _,
+            mirror: Some(Arc::new(machine.mirror.clone())),
+            ..machine.host.seams()
+        };
+        let mut config = machine.config();
+        if let Sharing::Cluster(cluster) = &mut config.sharing {
+            cluster.status_every = LOOKS_EVERY;
+        }
+        let ipam = AddressManager::open(config, seams).await;
+        let ipam = Arc::new(ipam.unwrap());
+        let task = tokio::spawn(Arc::clone(&ipam).tend());
+        let giver = Process { ipam, task };
+        let asker = Arc::new(Machine::new("h2", &store).start().await);
+        let given = giver.request_pool(exact(SUBNET)).await.unwrap().id;
+        let mut in_use = BTreeSet::new();
+        while let Ok(ip) = take(&giver, &given, in_use.len() as u32).await {
+            in_use.insert(ip);
+        }
+        assert_eq!(in_use.len(), 14);
+        let asked = asker.request_pool(exact(SUBNET)).await.unwrap().id;
+        for ip in in_use.iter().copied().take(4).collect::<Vec<_>>() {
+            giver.release_address(&given, ip).await.unwrap();
+            in_use.remove(&ip);
+        }
+        pass(60).await;
+        Self {
+            store,
+            slow,
+            giver,
+            asker,
+            given,
+            asked,
+            in_use,
+        }
+    }
+
+    /// The other host asks for an address.
+    fn ask(&self) -> tokio::task::JoinHandle<Result<IpAddr, IpamError>> {
+        let (asker, pool) = (Arc::clone(&self.asker), self.asked.clone());
+        tokio::spawn(async move { take(&asker, &pool, 100).await })
+    }
+
+    async fn reached(&self) {
+        self.slow.reached.notified().await;
+    }
+
+    fn go_on(&self) {
+        self.slow.go_on.notify_one();
+    }
+
+    /// The giver hands out all that it has.
+    async fn giver_has_not(&mut self, taken: IpAddr) {
+        assert!(self.in_use.insert(taken), "{taken} was in use");
+        while let Ok(ip) = take(&self.giver, &self.given, 300).await {
+            assert!(self.in_use.insert(ip), "{ip} was handed out twice");
+        }
+    }
+
+    /// All is healed, and what is left is handed out once.
+    async fn ends_well(mut self) {
+        pass(120).await;
+        for (host, pool) in [(&*self.giver, &self.given), (&**self.asker, &self.asked)] {
+            for n in 200..220 {
+                match take(host, pool, n).await {
+                    Ok(ip) => assert!(self.in_use.insert(ip), "{ip} was handed out twice"),
+                    Err(IpamError::Exhausted(_)) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        assert_eq!(self.in_use.len(), 14, "addresses are lost");
+    }
+}
+
+/// The store was emptied and made anew behind the offer, and the giver had joined it before it heard
+/// what became of the offer.
+#[tokio::test(start_paused = true)]
+async fn an_offer_in_a_store_that_was_emptied_is_not_the_givers_again() {
+    let mut scene = Scene::new().await;
+    scene.slow.stop_at([Place::Own, Place::Own, Place::Own]);
+    let asked = scene.ask();
+    scene.reached().await;
+    let taken = asked.await.unwrap().unwrap();
+    scene.store.wipe();
+    let hosts = ["h1", "h2"].map(|h| h.parse().unwrap());
+    netloom_ipam::cluster_init(&scene.store, &SystemClock::new(), 0, hosts)
+        .await
+        .unwrap();
+    // It is sent again, and meets a conflict: the giver looks what happened, and joins meanwhile.
+    for _ in 0..2 {
+        scene.go_on();
+        scene.reached().await;
+    }
+    breathe().await;
+    scene.go_on();
+    scene.giver_has_not(taken).await;
+    scene.ends_well().await;
+}
+
+/// The store went back; the offer, sent again, met a record that was another one then, and before
+/// it was made anew the other host had begun to heal.
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_met_a_conflict_in_a_store_that_went_back_is_not_the_givers_again() {
+    let mut scene = Scene::new().await;
+    scene
+        .slow
+        .stop_at([Place::Wanted, Place::Own, Place::Member, Place::Pools]);
+    let asked = scene.ask();
+    scene.reached().await;
+    let before: Snapshot = scene.store.snapshot();
+    // Its record changes: what the offer checks of it is not what it was.
+    scene
+        .asker
+        .request_pool(exact("10.8.0.0/24"))
+        .await
+        .unwrap();
+    scene.go_on();
+    scene.reached().await;
+    let taken = asked.await.unwrap().unwrap();
+    scene.store.restore(&before);
+    scene.go_on();
+    scene.reached().await;
+    let other = scene.asker.request_pool(exact("10.7.0.0/24")).await;
+    assert!(other.is_err(), "the store lost its past");
+    breathe().await;
+    scene.go_on();
+    // What it thinks that it may give, before it hears of the others'.
+    scene.reached().await;
+    scene.giver_has_not(taken).await;
+    scene.go_on();
+    scene.ends_well().await;
+}
+
+/// Enough for a host to look at the store and join it anew, too short for one that is held up to give
+/// up.
+async fn breathe() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
