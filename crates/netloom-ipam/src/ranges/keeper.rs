@@ -82,7 +82,9 @@ impl AddressManager {
     /// Claims what will be needed soon; whoever needs it meanwhile waits for it here.
     pub(crate) async fn claim_ahead(&self, pool: PoolKey) -> Result<(), IpamError> {
         let gate = self.gates.of(pool);
+        self.follow_life(pool).await?;
         let _one_at_a_time = gate.fetching.lock().await;
+        self.settle(pool, &gate).await?;
         self.claim_more(pool, &gate).await
     }
 
