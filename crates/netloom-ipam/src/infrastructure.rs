@@ -81,10 +81,8 @@ impl AddressManager {
         let Some((record, reference_record)) =
             self.wanted_records(&stored, &known.record, want, ip)?
         else {
-            if let Want::Gateway(_) = want {
-                self.takes_gateway(reference).await?;
-                self.follow(&stored).await?;
-            }
+            self.holds_again(reference, want).await?;
+            self.follow(&stored).await?;
             return Ok(Ok(ip));
         };
         let held = match ip.filter(|_| is_new) {
@@ -108,22 +106,15 @@ impl AddressManager {
         crash_point!("ipam.infrastructure.before_commit");
         let outcome = self.registry.change(change).await;
         crash_point!("ipam.infrastructure.after_commit");
-        if let (
-            Ok(()),
-            Some(Held {
-                life,
-                gift: Some(gift),
-                ..
-            }),
-        ) = (&outcome, &held)
+        if outcome.is_ok()
+            && let Some(held) = &held
+            && let Some(gift) = &held.gift
         {
-            self.note_left(*life, gift)?;
+            self.note_left(held.life, gift)?;
         }
         match outcome {
             Ok(()) => {
-                if let Want::Gateway(_) = want {
-                    self.takes_gateway(reference).await?;
-                }
+                self.holds_again(reference, want).await?;
                 let followed = self.follow_own(reference, &operation).await;
                 followed.map(|()| Ok(ip))
             }
@@ -157,9 +148,12 @@ impl AddressManager {
         self.mirror.keep_let_go(&nonces).await
     }
 
-    /// The store has it that a reference holds the gateway, and somebody is to hear of it: from here
-    /// on it counts again.
-    async fn takes_gateway(&self, reference: Reference) -> Result<(), IpamError> {
+    /// The store has what was wanted, and somebody is to hear of it: from here on, a gateway that was let
+    /// go counts again.
+    async fn holds_again(&self, reference: Reference, want: Want) -> Result<(), IpamError> {
+        let Want::Gateway(_) = want else {
+            return Ok(());
+        };
         let mut nonces = self.book().let_go.clone();
         if nonces.remove(&reference.nonce) {
             self.mirror.keep_let_go(&nonces).await?;

@@ -121,10 +121,19 @@ impl AddressManager {
         }
     }
 
+    async fn ready_by(&self, end: Instant) -> Result<(), IpamError> {
+        if self.book().journal.failure().is_none() {
+            return Ok(());
+        }
+        Box::pin(self.until(end, self.ready())).await
+    }
+
+    /// What few requests wait for is boxed here and below: inlined, it makes the future of every request
+    /// ten times as large, and copying that is a good part of what a request costs.
     async fn endpoint_address(
         &self,
         reference: Reference,
-        request: AddressRequest,
+        request: &AddressRequest,
         end: Instant,
     ) -> Result<IpAddr, IpamError> {
         self.member.may_hand_out()?;
@@ -140,7 +149,7 @@ impl AddressManager {
         let wish = Wish {
             wanted: request.wanted,
             mac: request.mac,
-            name: request.name,
+            name: request.name.clone(),
             now: self.clock.now(),
         };
         let mut deadline = None;
@@ -155,13 +164,15 @@ impl AddressManager {
                     return Ok(taking.ip);
                 }
                 Err(Refusal::Unused) => {
-                    self.until(end, self.want(reference, Want::Use)).await?;
+                    let want = self.want(reference, Want::Use);
+                    Box::pin(self.until(end, want)).await?;
                 }
                 Err(Refusal::Absent(need)) => {
-                    self.until(end, self.follow_life(reference.pool)).await?;
+                    let follow = self.follow_life(reference.pool);
+                    Box::pin(self.until(end, follow)).await?;
                     let deadline = *deadline.get_or_insert_with(|| self.deadline());
                     let fetch = self.fetch(reference.pool, need, deadline);
-                    self.until(end, fetch).await?;
+                    Box::pin(self.until(end, fetch)).await?;
                 }
                 Err(Refusal::Error(error)) => return Err(error),
             }
@@ -200,20 +211,20 @@ impl Ipam for AddressManager {
 
     async fn request_address(&self, request: AddressRequest) -> Result<InterfaceAddr, IpamError> {
         let end = Instant::now() + CALL_TIME;
-        self.until(end, self.ready()).await?;
-        let address = self.address_for(request, end).await?;
+        self.ready_by(end).await?;
+        let address = self.address_for(&request, end).await?;
         crash_point!("ipam.reply.request_address");
         Ok(address)
     }
 
     async fn release_address(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
-        self.in_time(self.take_back(pool, ip)).await?;
+        self.take_back(pool, ip, Instant::now() + CALL_TIME).await?;
         crash_point!("ipam.reply.release_address");
         Ok(())
     }
 
     async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
-        self.in_time(self.ready()).await?;
+        self.ready_by(Instant::now() + CALL_TIME).await?;
         let ticket = self.book().confirm(ip, mac)?;
         settle(ticket).await?;
         crash_point!("ipam.reply.confirm");
@@ -224,7 +235,7 @@ impl Ipam for AddressManager {
 impl AddressManager {
     async fn address_for(
         &self,
-        request: AddressRequest,
+        request: &AddressRequest,
         end: Instant,
     ) -> Result<InterfaceAddr, IpamError> {
         let reference = self.reference(&request.pool).ok_or_else(|| {
@@ -236,12 +247,12 @@ impl AddressManager {
         let ip = match (request.purpose, request.wanted) {
             (Purpose::Gateway, wanted) => {
                 let want = self.want(reference, Want::Gateway(wanted));
-                self.until(end, want).await?
+                Box::pin(self.until(end, want)).await?
             }
             // Docker tells a link address, and since 29 a name, with every container.
             (Purpose::Endpoint, Some(ip)) if request.mac.is_none() && request.name.is_none() => {
                 let want = self.want(reference, Want::Auxiliary(ip));
-                self.until(end, want).await?
+                Box::pin(self.until(end, want)).await?
             }
             // Most need no store, and no time is looked after for those.
             (Purpose::Endpoint, _) => Some(self.endpoint_address(reference, request, end).await?),
@@ -251,8 +262,8 @@ impl AddressManager {
             .map_err(|e| IpamError::Invalid(e.to_string()))
     }
 
-    async fn take_back(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
-        self.ready().await?;
+    async fn take_back(&self, pool: &PoolId, ip: IpAddr, end: Instant) -> Result<(), IpamError> {
+        self.ready_by(end).await?;
         let Some(reference) = self.reference(pool) else {
             return Ok(());
         };
@@ -261,7 +272,8 @@ impl AddressManager {
             .live(reference)
             .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
         if held {
-            return self.drop_infrastructure(reference, ip).await;
+            let dropped = self.drop_infrastructure(reference, ip);
+            return Box::pin(self.until(end, dropped)).await;
         }
         let ticket = self.book().release(reference, ip)?;
         settle(ticket).await

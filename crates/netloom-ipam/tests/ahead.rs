@@ -1,6 +1,12 @@
 //! A host that uses up its claims at once claims ahead, so that nobody waits for the store; one that
 //! does not leaves the addresses to others.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
 
 mod common;
 

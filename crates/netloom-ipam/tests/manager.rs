@@ -550,3 +550,15 @@ async fn weave_3003_named_and_automatic_addresses_come_from_one_book() {
         ["10.9.0.2/29", "10.9.0.4/29", "10.9.0.5/29", "10.9.0.6/29"]
     );
 }
+
+/// Each request's future is made, copied to the heap and freed again: with all that few of them wait for
+/// inside, these were 10 KB, and a fourth of a request's time.
+#[tokio::test]
+async fn what_a_request_waits_in_is_small() {
+    let ipam = Host::new(1).start().await;
+    let pool = network(&ipam, "10.9.0.0/24").await.id;
+    let request = ipam.request_address(any(&pool, mac(1)));
+    assert!(size_of_val(&*request) <= 1024, "{}", size_of_val(&*request));
+    let release = ipam.release_address(&pool, ip("10.9.0.2"));
+    assert!(size_of_val(&*release) <= 512, "{}", size_of_val(&*release));
+}

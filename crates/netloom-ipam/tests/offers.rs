@@ -1,6 +1,8 @@
 //! An offer whose answer is late, in a store that loses its past meanwhile: what the other host took
 //! is not the giver's again.
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "helpers of tests fail by panicking"

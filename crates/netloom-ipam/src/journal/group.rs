@@ -66,6 +66,14 @@ struct BatchState {
 }
 
 impl Batch {
+    /// With room for as many that wait as there were events in the last frame; its leader does not.
+    fn with_room(last_count: u32) -> Arc<Self> {
+        let others = last_count.saturating_sub(1).min(WAITING_EXPECTED_MAX);
+        let waiting = Vec::with_capacity(usize::try_from(others).unwrap_or_default());
+        let outcome = None;
+        Arc::new(Self(Mutex::new(BatchState { outcome, waiting })))
+    }
+
     fn state(&self) -> MutexGuard<'_, BatchState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,8 +133,9 @@ impl Shared {
             let mut frame = std::mem::take(&mut queue.buffer);
             frame.clear();
             frame.resize(FRAME_HEADER, 0);
+            let batch = Batch::with_room(queue.last_count);
             queue.pending.push_back(Pending {
-                batch: Arc::default(),
+                batch,
                 frame,
                 count: 0,
             });
@@ -372,6 +381,9 @@ fn block<T>(work: impl FnOnce() -> T) -> T {
         Ok(_) | Err(_) => work(),
     }
 }
+
+/// One append may bring any number of events.
+const WAITING_EXPECTED_MAX: u32 = 256;
 
 struct Unpark(Thread);
 
