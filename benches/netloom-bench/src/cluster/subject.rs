@@ -14,6 +14,7 @@ use netloom_store::EmbeddedStore;
 use netloom_types::{BootId, HostId, MacAddr, PoolId};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A manager with its background, as in the daemon, and its reference to the pool.
 pub(super) async fn open(
@@ -64,6 +65,8 @@ pub(super) async fn callers(
     pool: &PoolId,
     pattern: Pattern,
 ) -> anyhow::Result<Vec<Box<dyn Caller>>> {
+    let part = FRESH.0 << pattern.host_bits();
+    let part = Arc::new(AtomicUsize::new(part / FRESH.1 / job.hosts));
     let mut callers: Vec<Addresses> = (0..job.callers)
         .map(|caller| Addresses {
             manager: Arc::clone(manager),
@@ -71,6 +74,7 @@ pub(super) async fn callers(
             pattern,
             random: Random::new(seed(job.host, caller)),
             live: Vec::new(),
+            part: Arc::clone(&part),
         })
         .collect();
     if pattern == Pattern::Half {
@@ -113,6 +117,8 @@ struct Addresses {
     pattern: Pattern,
     random: Random,
     live: Vec<IpAddr>,
+    /// What this host may still take of an empty pool.
+    part: Arc<AtomicUsize>,
 }
 
 impl Addresses {
@@ -125,6 +131,12 @@ impl Addresses {
             name: None,
         };
         Ok(self.manager.request_address(request).await?.ip())
+    }
+
+    fn may_take(&self) -> bool {
+        let left = |left: usize| left.checked_sub(1);
+        let order = Ordering::Relaxed;
+        self.part.fetch_update(order, order, left).is_ok()
     }
 
     async fn release(&self, ip: IpAddr) -> Result<(), IpamError> {
@@ -153,14 +165,11 @@ impl Caller for Addresses {
             let ip = self.live.swap_remove(place);
             self.release(ip).await?;
         }
+        if self.pattern == Pattern::Fresh && !self.may_take() {
+            return Ok(Step::Over);
+        }
         let begun = begin();
-        let ip = match self.allocate().await {
-            Ok(ip) => ip,
-            Err(IpamError::Exhausted(_)) if self.pattern == Pattern::Fresh => {
-                return Ok(Step::Over);
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let ip = self.allocate().await?;
         let took = begun.elapsed();
         match self.pattern {
             Pattern::Fresh => {}
@@ -176,6 +185,9 @@ fn seed(host: usize, caller: usize) -> u64 {
     u64::try_from(number).unwrap_or(42)
 }
 
+/// Of an empty pool, all hosts together take so much at the most: a turn must not end in a search for the
+/// last addresses.
+const FRESH: (usize, usize) = (15, 16);
 const FILLERS: usize = 32;
 /// The rest stays with the hosts that hold a reserve.
 const FILLED: (usize, usize) = (96, 100);
