@@ -16,6 +16,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_proof::model::{self, Effort, ModelReport, Plan, Planted};
 use serde::Serialize;
 
+/// Simulated hosts make and drop records without end.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
