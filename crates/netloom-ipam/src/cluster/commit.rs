@@ -1,5 +1,6 @@
 //! The one way by which a host changes the store: behind its fences, and with its own record.
 
+use super::content::only_contents_differ;
 use super::judge::Verdict;
 use super::member::{Member, State, caused, unavailable};
 use crate::records::{HOST_VERSION, HostRecord, Record, operation_of};
@@ -200,10 +201,34 @@ impl Member {
                 }
                 // A store that is not seen to be as it was is sent nothing a second time.
                 (Err(_), error) => return Err(error),
-                (Ok(Landed::Elsewhere | Landed::NotYet), error) => unknown = Some(error),
+                (Ok(Landed::Elsewhere | Landed::NotYet), error) => {
+                    if !self.is_as_read(&transaction, deadline).await {
+                        return Err(error);
+                    }
+                    unknown = Some(error);
+                }
             }
         }
         Err(unknown.unwrap_or(CommitError::Unknown(None)))
+    }
+
+    /// Whether a transaction that is sent again can only do what it was to do: nothing that it checks is
+    /// another content of the same version, as in a store that was put back and written since.
+    async fn is_as_read(&self, transaction: &Transaction, deadline: Instant) -> bool {
+        for operation in &transaction.operations {
+            let (Operation::CheckVersion(key, version)
+            | Operation::Update(key, _, version)
+            | Operation::Delete(key, version)) = operation
+            else {
+                continue;
+            };
+            match read_in_time(deadline, self.store.get(key)).await {
+                Ok(Some(now)) if only_contents_differ(&now.version, version) => return false,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     fn version_in(&self, committed: Committed) -> Option<Version> {

@@ -4,6 +4,7 @@
 mod bounded;
 mod check;
 mod commit;
+mod content;
 mod copy;
 mod forget;
 mod heal;

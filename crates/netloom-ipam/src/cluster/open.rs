@@ -1,6 +1,7 @@
 //! Opening address management: the journal, then the store, then the book of both.
 
 use super::bounded::Bounded;
+use super::content::ByContent;
 use super::look::{Meeting, Past};
 use super::member::{Founding, Member};
 use super::mirror::Mirror;
@@ -243,7 +244,7 @@ fn found(
         Sharing::Cluster(cluster) => (Arc::new(Bounded::new(store)), Some(&cluster.machine)),
     };
     Member::new(Founding {
-        store,
+        store: Arc::new(ByContent::new(store)),
         ids: Arc::clone(&seams.ids),
         host: config.host.clone(),
         boot: config.boot.clone(),

@@ -47,7 +47,10 @@ struct Inner {
 
 /// What a store held at some moment.
 #[derive(Debug, Clone)]
-pub struct Snapshot(BTreeMap<Key, (u64, Vec<u8>)>);
+pub struct Snapshot {
+    values: BTreeMap<Key, (u64, Vec<u8>)>,
+    version: u64,
+}
 
 impl TestStore {
     /// A store that is kept in a file.
@@ -114,12 +117,22 @@ impl TestStore {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.0.lock().unwrap().values.clone())
+        let inner = self.0.lock().unwrap();
+        Snapshot {
+            values: inner.values.clone(),
+            version: inner.version,
+        }
     }
 
     /// Puts an older content back; versions go on, as they do in a store that is restored well.
     pub fn restore(&self, snapshot: &Snapshot) {
-        self.0.lock().unwrap().values = snapshot.0.clone();
+        self.0.lock().unwrap().values = snapshot.values.clone();
+    }
+
+    /// The same in a store whose versions come a second time.
+    pub fn rewind(&self, snapshot: &Snapshot) {
+        self.restore(snapshot);
+        self.0.lock().unwrap().version = snapshot.version;
     }
 
     /// All is gone.

@@ -1,5 +1,5 @@
-//! An offer whose answer is late, in a store that loses its past meanwhile: what the other host took
-//! is not the giver's again.
+//! Commits whose answer is late or lost, in a store that loses its past meanwhile: what another host took
+//! is nobody else's.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::print_stdout,
@@ -13,7 +13,7 @@ mod common;
 use async_trait::async_trait;
 use common::machine::{Machine, Process, initialised, pass, take};
 use common::store::Snapshot;
-use common::{TestStore, exact};
+use common::{TestStore, exact, ip, mac, this};
 use netloom_core::store::{
     CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
 };
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Where the giver is held up.
+/// Where a host is held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// It has read whether its offer is wanted still.
@@ -35,15 +35,16 @@ enum Place {
     Member,
     /// It is about to write its pools again.
     Pools,
-    /// Its offer was not answered: it is to look into its own record what became of it.
+    /// Its offer was not answered, or its claim got lost: it is to look into its own record what became of
+    /// it.
     Own,
 }
 
-/// The store as the host that gives sees it.
+/// The store as that host sees it.
 #[derive(Debug)]
 struct Slow {
     store: TestStore,
-    /// Where it stops next, in this order. Before it looks at its own record, an answer is lost.
+    /// Where it stops next, in this order. Before it looks at its own record, a commit is not answered.
     stops: Mutex<Vec<Place>>,
     reached: Notify,
     go_on: Notify,
@@ -107,13 +108,15 @@ impl Store for Slow {
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
         let keys = || transaction.operations.iter().map(|o| o.key().as_str());
-        let is_offer = keys().any(|key| key.starts_with("answers/"))
-            && keys().any(|key| key.starts_with("chunks/"));
-        let done = self.store.commit(transaction).await;
-        if is_offer && self.is_next(Place::Own) {
-            return done.and(Err(CommitError::Unknown(None)));
+        let moves = keys().any(|key| key.starts_with("chunks/"));
+        let is_offer = keys().any(|key| key.starts_with("answers/"));
+        if !moves || !self.is_next(Place::Own) {
+            return self.store.commit(transaction).await;
         }
-        done
+        if is_offer {
+            self.store.commit(transaction).await?;
+        }
+        Err(CommitError::Unknown(None))
     }
 
     async fn watch(&self, prefix: &Key) -> Result<Box<dyn Watch>, StoreError> {
@@ -134,8 +137,26 @@ impl Watch for Silent {
     }
 }
 
+/// The first host, on that store.
+async fn start(slow: &Arc<Slow>) -> Process {
+    let machine = Machine::new("h1", &slow.store);
+    let seams = Seams {
+        store: Arc::clone(slow) as _,
+        mirror: Some(Arc::new(machine.mirror.clone())),
+        ..machine.host.seams()
+    };
+    let mut config = machine.config();
+    if let Sharing::Cluster(cluster) = &mut config.sharing {
+        cluster.status_every = LOOKS_EVERY;
+    }
+    let ipam = AddressManager::open(config, seams).await;
+    let ipam = Arc::new(ipam.unwrap());
+    let task = tokio::spawn(Arc::clone(&ipam).tend());
+    Process { ipam, task }
+}
+
 const SUBNET: &str = "10.9.0.0/28";
-/// The giver looks at the store while its offer is under way.
+/// It looks at the store also while its commit is under way.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// `giver` has the whole pool, and some of it to give; `asker` has nothing.
@@ -153,20 +174,7 @@ impl Scene {
     async fn new() -> Self {
         let store = initialised().await;
         let slow = Slow::new(&store);
-        let machine = Machine::new("h1", &store);
-        let seams = Seams {
-            store: Arc::clone(&slow) as _,
-            mirror: Some(Arc::new(machine.mirror.clone())),
-            ..machine.host.seams()
-        };
-        let mut config = machine.config();
-        if let Sharing::Cluster(cluster) = &mut config.sharing {
-            cluster.status_every = LOOKS_EVERY;
-        }
-        let ipam = AddressManager::open(config, seams).await;
-        let ipam = Arc::new(ipam.unwrap());
-        let task = tokio::spawn(Arc::clone(&ipam).tend());
-        let giver = Process { ipam, task };
+        let giver = start(&slow).await;
         let asker = Arc::new(Machine::new("h2", &store).start().await);
         let given = giver.request_pool(exact(SUBNET)).await.unwrap().id;
         let mut in_use = BTreeSet::new();
@@ -292,4 +300,38 @@ async fn an_offer_that_met_a_conflict_in_a_store_that_went_back_is_not_the_giver
 /// up.
 async fn breathe() {
     tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// A claim got lost; the store went back to before another claim of the same chunk, and a third host made
+/// one that has the version of that one. The lost claim, sent again as it was, would take its place.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_sent_again_takes_nobodys_place() {
+    let store = initialised().await;
+    let slow = Slow::new(&store);
+    let first = Arc::new(start(&slow).await);
+    let second = Machine::new("h2", &store).start().await;
+    let third = Machine::new("h3", &store).start().await;
+    let mut pools = Vec::new();
+    for host in [&*first, &second, &third] {
+        pools.push(host.request_pool(exact("10.9.0.0/24")).await.unwrap().id);
+        take(host, &pools[pools.len() - 1], pools.len() as u32)
+            .await
+            .unwrap();
+    }
+    pass(60).await;
+    let before = store.snapshot();
+    let wish = |host: usize, last: u8, n: u32| {
+        this(&pools[host], ip(&format!("10.9.0.{last}")), Some(mac(n)))
+    };
+    third.request_address(wish(2, 253, 30)).await.unwrap();
+    drop(third);
+    slow.stop_at([Place::Own]);
+    let (host, request) = (Arc::clone(&first), wish(0, 252, 10));
+    let claimed = tokio::spawn(async move { host.request_address(request).await });
+    slow.reached.notified().await;
+    store.rewind(&before);
+    second.request_address(wish(1, 252, 20)).await.unwrap();
+    slow.go_on.notify_one();
+    let claimed = claimed.await.unwrap();
+    assert!(claimed.is_err(), "{claimed:?} is another host's");
 }
