@@ -82,7 +82,7 @@ impl AddressManager {
             self.wanted_records(&stored, &known.record, want, ip)?
         else {
             self.holds_again(reference, want).await?;
-            self.follow(&stored).await?;
+            self.followed(&stored).await?;
             return Ok(Ok(ip));
         };
         let held = match ip.filter(|_| is_new) {
@@ -136,6 +136,10 @@ impl AddressManager {
     /// another one while the answer is on its way must not be told otherwise by this host, should the
     /// store lose its past. If it does not happen, the store shows that this host still holds it.
     pub(crate) async fn let_gateway_go(&self, reference: Reference) {
+        if self.member.is_alone() {
+            // Nobody else could take another one.
+            return;
+        }
         self.book().let_gateway_go(reference);
         // No reason to keep a network: what is at stake needs a store that loses its past, too.
         if let Err(error) = self.keep_let_go().await {

@@ -81,9 +81,7 @@ impl Live {
         let references = stored.references.iter();
         let references = references.map(|(nonce, r)| (*nonce, &r.record));
         self.references = References::of(me.host, references);
-        for nonce in me.let_go {
-            self.references.let_gateway_go(*nonce);
-        }
+        self.references.let_gateways_go(me.let_go);
         self.claimed_out.clear();
         let now = self.infrastructure();
         for ip in now.difference(&before) {

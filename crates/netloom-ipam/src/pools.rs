@@ -187,7 +187,7 @@ impl AddressManager {
         }
     }
 
-    async fn followed(&self, stored: &StoredPool) -> Result<(), IpamError> {
+    pub(crate) async fn followed(&self, stored: &StoredPool) -> Result<(), IpamError> {
         self.follow(stored).await?;
         // Before anybody hears of it: a store may lose it, and this host be restarted then.
         self.mirror.keep_pool(&self.registry.keys, stored).await

@@ -128,6 +128,15 @@ impl References {
         }
     }
 
+    /// The same for all of these.
+    pub(crate) fn let_gateways_go(&mut self, nonces: &BTreeSet<u64>) {
+        for (nonce, own) in &mut self.own {
+            if nonces.contains(nonce) {
+                own.gateway = GatewayHold::None;
+            }
+        }
+    }
+
     /// Takes one out, whoever's it is; what others keep aside with it stays until all are read again.
     pub(crate) fn remove(&mut self, nonce: u64) {
         let without = |nonces: &mut Box<[u64]>| {

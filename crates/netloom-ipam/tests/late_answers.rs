@@ -35,6 +35,8 @@ enum Place {
     Member,
     /// It is about to write its pools again.
     Pools,
+    /// It is about to write its second chunk again.
+    SecondChunk,
     /// Its offer was not answered, or its claim got lost: it is to look into its own record what became of
     /// it.
     Own,
@@ -76,6 +78,12 @@ impl Slow {
         self.go_on.notified().await;
     }
 
+    /// It was held up; a test that waits for what does not come fails.
+    async fn reached(&self) {
+        let reached = tokio::time::timeout(LONG, self.reached.notified());
+        reached.await.unwrap();
+    }
+
     fn is_next(&self, place: Place) -> bool {
         self.stops.lock().unwrap().first() == Some(&place)
     }
@@ -91,6 +99,7 @@ impl Store for Slow {
         match key.as_str() {
             "hosts/h1" => self.stop(Place::Own).await,
             key if key.starts_with("pools/") => self.stop(Place::Pools).await,
+            key if key.ends_with("/0/01") => self.stop(Place::SecondChunk).await,
             _ => {}
         }
         let found = self.store.get(key).await;
@@ -156,6 +165,8 @@ async fn start(slow: &Arc<Slow>) -> Process {
 }
 
 const SUBNET: &str = "10.9.0.0/28";
+/// Of time that takes none.
+const LONG: Duration = Duration::from_secs(600);
 /// It looks at the store also while its commit is under way.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
@@ -206,7 +217,7 @@ impl Scene {
     }
 
     async fn reached(&self) {
-        self.slow.reached.notified().await;
+        self.slow.reached().await;
     }
 
     fn go_on(&self) {
@@ -328,10 +339,54 @@ async fn a_claim_that_is_sent_again_takes_nobodys_place() {
     slow.stop_at([Place::Own]);
     let (host, request) = (Arc::clone(&first), wish(0, 252, 10));
     let claimed = tokio::spawn(async move { host.request_address(request).await });
-    slow.reached.notified().await;
+    slow.reached().await;
     store.rewind(&before);
     second.request_address(wish(1, 252, 20)).await.unwrap();
     slow.go_on.notify_one();
     let claimed = claimed.await.unwrap();
     assert!(claimed.is_err(), "{claimed:?} is another host's");
+}
+
+/// A store that was emptied, and then put back to a moment in which a host had not said all that it owns:
+/// the host says all of it once more.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_back_while_it_is_healed_is_healed() {
+    let store = initialised().await;
+    let slow = Slow::new(&store);
+    let first = start(&slow).await;
+    let second = Machine::new("h2", &store).start().await;
+    pass(60).await;
+    let pool = first.request_pool(exact("10.9.0.0/20")).await.unwrap().id;
+    let mut in_use = BTreeSet::new();
+    // All four chunks, and then something of each to give.
+    while let Ok(ip) = take(&first, &pool, in_use.len() as u32).await {
+        in_use.insert(ip);
+    }
+    assert_eq!(in_use.len(), 4094);
+    for ip in in_use.iter().copied().step_by(64).collect::<Vec<_>>() {
+        first.release_address(&pool, ip).await.unwrap();
+        in_use.remove(&ip);
+    }
+    pass(60).await;
+    store.wipe();
+    let hosts = ["h1", "h2"].map(|h| h.parse().unwrap());
+    slow.stop_at([Place::Pools, Place::SecondChunk]);
+    netloom_ipam::cluster_init(&store, &SystemClock::new(), 0, hosts)
+        .await
+        .unwrap();
+    slow.reached().await;
+    let copy = store.snapshot();
+    slow.go_on.notify_one();
+    slow.reached().await;
+    store.restore(&copy);
+    slow.go_on.notify_one();
+    pass(120).await;
+    assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+    let pool = second.request_pool(exact("10.9.0.0/20")).await.unwrap().id;
+    let mut more = 5000;
+    while let Ok(ip) = take(&second, &pool, more).await {
+        more += 1;
+        assert!(in_use.insert(ip), "{ip} was handed out twice");
+    }
+    assert!(more > 5000, "nothing is left of 64");
 }

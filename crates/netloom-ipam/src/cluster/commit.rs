@@ -46,9 +46,13 @@ pub(crate) enum Fence {
 }
 
 /// An epoch as it was joined, by number and version: a store that was emptied or put back uses
-/// versions again.
+/// versions again. One that was put back to within this epoch is told by what was seen to be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EpochMark(u64, Version);
+pub(crate) struct EpochMark {
+    number: u64,
+    version: Version,
+    losses: u64,
+}
 
 impl Member {
     /// Rule 5: commits up to eleven operations with the epoch, the check that nobody is waited
@@ -88,10 +92,8 @@ impl Member {
                     .to_owned(),
             )));
         };
-        if !self.is_in(epoch.as_ref()) {
-            return Err(RangeError::Refused(unjoined(&self.standing())));
-        }
-        let (record, before, transaction) = self.prepare(fence, operation, operations)?;
+        let prepared = self.prepare(epoch.as_ref(), fence, operation, operations);
+        let (record, before, transaction) = prepared?;
         let write = OwnWrite {
             operation,
             before: Some(before),
@@ -127,6 +129,7 @@ impl Member {
 
     fn prepare(
         &self,
+        epoch: Option<&EpochMark>,
         fence: Fence,
         operation: &str,
         operations: Vec<Operation>,
@@ -138,6 +141,9 @@ impl Member {
         let Some(joined) = &state.joined else {
             return Err(RangeError::Refused(unjoined(&state.standing)));
         };
+        if Self::epoch_of(&state).as_ref() != epoch {
+            return Err(RangeError::Refused(unjoined(&state.standing)));
+        }
         if fence == Fence::Change && !joined.waiting.is_empty() {
             return Err(RangeError::Refused(healing(&joined.waiting)));
         }
@@ -291,8 +297,11 @@ impl Member {
 
     fn epoch_of(state: &State) -> Option<EpochMark> {
         let joined = state.joined.as_ref()?;
-        let version = joined.epoch_version.clone();
-        Some(EpochMark(state.memory.epoch, version))
+        Some(EpochMark {
+            number: state.memory.epoch,
+            version: joined.epoch_version.clone(),
+            losses: state.losses,
+        })
     }
 
     /// The epoch that it is in.

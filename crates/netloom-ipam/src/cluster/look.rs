@@ -267,6 +267,11 @@ impl Member {
         if let (Some(epoch), Some(own)) = (look.epoch, look.own)
             && let EpochRecord::Number(number) = epoch.record
         {
+            let is_behind = |joined: &Joined| {
+                let (then, now) = (&joined.own.record, &own.record);
+                now.counter < then.counter || now.starts < then.starts
+            };
+            state.losses += u64::from(state.joined.as_ref().is_some_and(is_behind));
             state.memory.counter = state.memory.counter.max(own.record.counter);
             state.memory.mark = if state.memory.epoch == number {
                 state.memory.mark.max(mark)

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) conflicts: u32,
     /// How often anything was taken in of the store: a look from before that tells old news.
     pub(super) turns: u64,
+    /// How often the store was seen to have gone back behind this host's own record.
+    pub(super) losses: u64,
     /// Hosts were waited for, or this one was away, and what they said was not compared with what this one holds.
     pub(super) unchecked: bool,
 }
@@ -101,6 +103,7 @@ impl Member {
             under_way: None,
             conflicts: 0,
             turns: 0,
+            losses: 0,
             // What was lost may not have reached the journal before this host went off.
             unchecked: founding.machine.is_some(),
         };

@@ -8,6 +8,7 @@ use super::mirror::Mirror;
 use crate::book::{Book, not_journalled};
 use crate::config::{IpamConfig, Seams, Sharing};
 use crate::journal::{Journal, JournalError};
+use crate::live::Own;
 use crate::manager::AddressManager;
 use crate::ranges::Gates;
 use crate::records::{
@@ -40,8 +41,8 @@ impl AddressManager {
         let met = member.meet(past, &mirror.members().await?).await;
         let let_go = mirror.let_go().await?;
         let pools = match &met {
-            Ok(_) => pools_anew(&registry, &mirror, &table, &member).await?,
-            Err(_) => kept(&registry, &mirror, &table).await?,
+            Ok(_) => pools_anew(&registry, &mirror, &table, (&member, &let_go)).await?,
+            Err(_) => kept(&registry, &mirror, &table, &let_go).await?,
         };
         let met = match met {
             Ok(meeting) => Some(meeting),
@@ -136,9 +137,10 @@ impl AddressManager {
             }
         }
         self.leave_lost_lives(&pools).await?;
+        self.mirror.keep_pools(&self.registry.keys, &pools).await?;
+        // Behind the references: one that is there still has not let go of nothing.
         self.book().prune_let_go();
-        self.keep_let_go().await?;
-        self.mirror.keep_pools(&self.registry.keys, &pools).await
+        self.keep_let_go().await
     }
 
     /// Before anything of a pool is claimed after healing: the life in which the store has it.
@@ -220,9 +222,10 @@ impl AddressManager {
             );
             let (journal, table) = opened.map_err(unopened)?;
             let (config, clock) = (&self.config, &self.clock);
-            let pools = pools_anew(&self.registry, &self.mirror, &table, &self.member).await?;
             // What the full disk kept out of the mirror is in memory still.
             let let_go = self.book().let_go.clone();
+            let me = (&*self.member, &let_go);
+            let pools = pools_anew(&self.registry, &self.mirror, &table, me).await?;
             let pools = (pools.as_slice(), let_go);
             let book = Book::new(config, journal, table, pools, Arc::clone(clock))?;
             *self.book() = book;
@@ -273,19 +276,21 @@ async fn pools_anew(
     registry: &Registry,
     mirror: &Mirror,
     table: &Table,
-    member: &Member,
+    (member, let_go): (&Member, &BTreeSet<u64>),
 ) -> Result<Vec<StoredPool>, IpamError> {
-    let kept = kept(registry, mirror, table).await?;
+    let kept = kept(registry, mirror, table, let_go).await?;
     let stored = match all_pools(registry, &*registry.store).await {
         Ok(stored) => stored,
         Err(error) if member.is_alone() => return Err(error),
         Err(_) => return Ok(kept),
     };
     let pools = newer(stored, kept.clone());
+    let host = registry.host();
+    let me = Own { host, let_go };
     // Asked last: a store that is emptied while it is read has lost what it shows no more.
     match member.confirm_past().await {
         Ok(()) => Ok(pools),
-        Err(_) => Ok(with_own(pools, &kept, registry.host())),
+        Err(_) => Ok(with_own(pools, &kept, me)),
     }
 }
 
@@ -301,6 +306,7 @@ async fn kept(
     registry: &Registry,
     mirror: &Mirror,
     table: &Table,
+    let_go: &BTreeSet<u64>,
 ) -> Result<Vec<StoredPool>, IpamError> {
     let mirrored = match mirror.store() {
         None => Vec::new(),
@@ -309,12 +315,14 @@ async fn kept(
     let journalled = table.pools.values().map(|ledger| made_up(registry, ledger));
     let journalled: Vec<_> = journalled.collect();
     let pools = newer(mirrored, journalled.clone());
-    Ok(with_own(pools, &journalled, registry.host()))
+    let host = registry.host();
+    let me = Own { host, let_go };
+    Ok(with_own(pools, &journalled, me))
 }
 
 /// Adds this host's references that only `known` has. A store that lost its past lacks some: a pool
 /// without them would be given up by all, and what is in use here be handed out again.
-fn with_own(mut pools: Vec<StoredPool>, known: &[StoredPool], host: &str) -> Vec<StoredPool> {
+fn with_own(mut pools: Vec<StoredPool>, known: &[StoredPool], me: Own<'_>) -> Vec<StoredPool> {
     for pool in &mut pools {
         let life = (pool.key, pool.pool.record.generation);
         let same = known
@@ -324,10 +332,10 @@ fn with_own(mut pools: Vec<StoredPool>, known: &[StoredPool], host: &str) -> Vec
         let own = same
             .references
             .iter()
-            .filter(|(_, r)| r.record.host == host);
+            .filter(|(_, r)| r.record.host == me.host);
         let mut held = None;
         for (nonce, reference) in own {
-            if reference.record.gateway == GatewayHold::Held {
+            if reference.record.gateway == GatewayHold::Held && !me.let_go.contains(nonce) {
                 held = same.pool.record.gateway;
             }
             // A record of an earlier time lacks what this host has by it.

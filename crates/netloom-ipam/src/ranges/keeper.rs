@@ -4,13 +4,14 @@
 use super::gate::Gate;
 use super::give::Gift;
 use super::held::{Part, RangeState};
-use super::{Fetched, Life, Need, RangeError, chunk_of, part_of, span_in};
+use super::{Fetched, Life, Need, RangeError, STORE_TIME, chunk_of, part_of, span_in};
 use crate::chunk::Span;
 use crate::live::usable;
 use crate::manager::{AddressManager, settle};
 use crate::registry::CONFLICTS_MAX;
 use crate::space::PoolKey;
 use netloom_core::{IpamError, crash_point};
+use tokio::time::timeout;
 
 /// How a pool stands against what this host should have of it.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +80,26 @@ impl AddressManager {
         Ok(())
     }
 
-    /// Claims what will be needed soon; whoever needs it meanwhile waits for it here.
+    /// Claims what will be needed soon; whoever needs it meanwhile waits for it here. Who fetches already
+    /// makes it needless.
     pub(crate) async fn claim_ahead(&self, pool: PoolKey) -> Result<(), IpamError> {
         let gate = self.gates.of(pool);
+        // Before the gate: it waits for changes, which wait for what is fetched.
         self.follow_life(pool).await?;
-        let _one_at_a_time = gate.fetching.lock().await;
-        self.settle(pool, &gate).await?;
-        self.claim_more(pool, &gate).await
+        let Ok(_one_at_a_time) = gate.fetching.try_lock() else {
+            return Ok(());
+        };
+        let scarce = u128::from(self.claim_size(pool));
+        let is_scarce = |stock: Stock| stock.used && stock.free < scarce;
+        if !self.stock(pool).is_some_and(is_scarce) {
+            return Ok(());
+        }
+        let claimed = async {
+            self.settle(pool, &gate).await?;
+            self.claim_more(pool, &gate).await
+        };
+        // What is under way then is settled later, as when a caller goes away.
+        timeout(STORE_TIME, claimed).await.unwrap_or(Ok(()))
     }
 
     async fn claim_more(&self, pool: PoolKey, gate: &Gate) -> Result<(), IpamError> {
