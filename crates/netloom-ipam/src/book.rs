@@ -156,8 +156,8 @@ impl Book {
             return;
         };
         if live.references.own().contains_key(&reference.nonce) {
-            live.references.let_gateway_go(reference.nonce);
             self.let_go.insert(reference.nonce);
+            live.references.let_gateways_go(&self.let_go);
         }
     }
 
@@ -548,16 +548,16 @@ impl Book {
     }
 
     fn outlook(&mut self, reference: Reference, now: Timestamp) -> Outlook {
-        let Some(live) = self.pools.get_mut(&reference.pool) else {
-            return Outlook::Enough;
-        };
-        let is_confined = live.references.range_of(reference.nonce).is_some();
-        match self.table.pools.get(&live.number) {
+        if self.habit == Habit::ReuseFirst
+            && let Some(live) = self.pools.get_mut(&reference.pool)
+            && let Some(ledger) = self.table.pools.get(&live.number)
             // Whose range is full cannot be told by what is free of all.
-            _ if is_confined || self.habit == Habit::ClaimFirst => Outlook::Enough,
-            Some(ledger) if live.claims_ahead(ledger, now) => Outlook::Scarce,
-            _ => Outlook::Enough,
+            && live.references.range_of(reference.nonce).is_none()
+            && live.claims_ahead(ledger, now)
+        {
+            return Outlook::Scarce;
         }
+        Outlook::Enough
     }
 
     fn put_back(&mut self, pool: PoolKey, ip: IpAddr, source: Source) {

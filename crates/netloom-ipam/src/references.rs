@@ -121,14 +121,7 @@ impl References {
         self.nonces().next().is_none()
     }
 
-    /// One of this host's holds the pool's gateway no more.
-    pub(crate) fn let_gateway_go(&mut self, nonce: u64) {
-        if let Some(own) = self.own.get_mut(&nonce) {
-            own.gateway = GatewayHold::None;
-        }
-    }
-
-    /// The same for all of these.
+    /// These of this host's hold the pool's gateway no more.
     pub(crate) fn let_gateways_go(&mut self, nonces: &BTreeSet<u64>) {
         for (nonce, own) in &mut self.own {
             if nonces.contains(nonce) {

@@ -11,14 +11,14 @@
 mod common;
 
 use async_trait::async_trait;
-use common::machine::{Machine, Process, initialised, pass, take};
+use common::machine::{Machine, Process, initialise, initialised, pass, take};
 use common::store::Snapshot;
 use common::{TestStore, exact, ip, mac, this};
 use netloom_core::store::{
     CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
 };
-use netloom_core::{Ipam, IpamError, SystemClock};
-use netloom_ipam::{AddressManager, Seams, Sharing};
+use netloom_core::{Ipam, IpamError};
+use netloom_ipam::Sharing;
 use netloom_types::PoolId;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -149,19 +149,11 @@ impl Watch for Silent {
 /// The first host, on that store.
 async fn start(slow: &Arc<Slow>) -> Process {
     let machine = Machine::new("h1", &slow.store);
-    let seams = Seams {
-        store: Arc::clone(slow) as _,
-        mirror: Some(Arc::new(machine.mirror.clone())),
-        ..machine.host.seams()
-    };
     let mut config = machine.config();
     if let Sharing::Cluster(cluster) = &mut config.sharing {
         cluster.status_every = LOOKS_EVERY;
     }
-    let ipam = AddressManager::open(config, seams).await;
-    let ipam = Arc::new(ipam.unwrap());
-    let task = tokio::spawn(Arc::clone(&ipam).tend());
-    Process { ipam, task }
+    machine.start_on(Arc::clone(slow) as _, config).await
 }
 
 const SUBNET: &str = "10.9.0.0/28";
@@ -258,10 +250,7 @@ async fn an_offer_in_a_store_that_was_emptied_is_not_the_givers_again() {
     scene.reached().await;
     let taken = asked.await.unwrap().unwrap();
     scene.store.wipe();
-    let hosts = ["h1", "h2"].map(|h| h.parse().unwrap());
-    netloom_ipam::cluster_init(&scene.store, &SystemClock::new(), 0, hosts)
-        .await
-        .unwrap();
+    initialise(&scene.store, ["h1", "h2"]).await;
     // It is sent again, and meets a conflict: the giver looks what happened, and joins meanwhile.
     for _ in 0..2 {
         scene.go_on();
@@ -369,11 +358,8 @@ async fn a_store_that_goes_back_while_it_is_healed_is_healed() {
     }
     pass(60).await;
     store.wipe();
-    let hosts = ["h1", "h2"].map(|h| h.parse().unwrap());
     slow.stop_at([Place::Pools, Place::SecondChunk]);
-    netloom_ipam::cluster_init(&store, &SystemClock::new(), 0, hosts)
-        .await
-        .unwrap();
+    initialise(&store, ["h1", "h2"]).await;
     slow.reached().await;
     let copy = store.snapshot();
     slow.go_on.notify_one();

@@ -26,11 +26,11 @@ pub(crate) enum RangeError {
 }
 
 impl RangeError {
-    /// As the outcome of a change of which a former try, under another operation, met a conflict.
-    /// That try may have happened in a past that the store lost before it was sent again.
-    pub(crate) fn after_a_try(self) -> Self {
+    /// As the outcome of a change of which so many former tries, under other operations, met a conflict.
+    /// One of them may have happened in a past that the store lost before it was sent again.
+    pub(crate) fn after_tries(self, tries: u32) -> Self {
         match self {
-            Self::Refused(why) => Self::Unknown(why),
+            Self::Refused(why) if tries > 0 => Self::Unknown(why),
             other => other,
         }
     }
@@ -138,12 +138,10 @@ impl Member {
         if let Standing::Stopped { why } = &state.standing {
             return Err(RangeError::Refused(unavailable(why.clone())));
         }
-        let Some(joined) = &state.joined else {
+        let joined = state.joined.as_ref();
+        let Some(joined) = joined.filter(|_| Self::epoch_of(&state).as_ref() == epoch) else {
             return Err(RangeError::Refused(unjoined(&state.standing)));
         };
-        if Self::epoch_of(&state).as_ref() != epoch {
-            return Err(RangeError::Refused(unjoined(&state.standing)));
-        }
         if fence == Fence::Change && !joined.waiting.is_empty() {
             return Err(RangeError::Refused(healing(&joined.waiting)));
         }

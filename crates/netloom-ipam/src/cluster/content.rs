@@ -30,24 +30,29 @@ pub(super) fn only_contents_differ(one: &Version, other: &Version) -> bool {
     one != other && of_store(one) == of_store(other)
 }
 
-fn with_digest(version: &Version, value: &[u8]) -> Version {
-    let mut digest = DefaultHasher::new();
-    digest.write(value);
-    let mut bytes = version.as_bytes().to_vec();
-    bytes.extend(digest.finish().to_be_bytes());
-    Version::from_bytes(bytes)
+/// Means something in this process alone.
+type Digest = [u8; 8];
+
+fn digest(value: &[u8]) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(value);
+    hasher.finish().to_be_bytes()
+}
+
+fn with_digest(version: &Version, digest: Digest) -> Version {
+    Version::from_bytes([version.as_bytes(), &digest].concat())
 }
 
 /// What the store knows of it.
 fn of_store(version: &Version) -> &[u8] {
     let bytes = version.as_bytes();
-    let end = bytes.len().saturating_sub(size_of::<u64>());
+    let end = bytes.len().saturating_sub(size_of::<Digest>());
     bytes.get(..end).unwrap_or_default()
 }
 
 fn read(found: Versioned) -> Versioned {
     Versioned {
-        version: with_digest(&found.version, &found.value),
+        version: with_digest(&found.version, digest(&found.value)),
         value: found.value,
     }
 }
@@ -84,15 +89,14 @@ impl Store for ByContent {
             else {
                 return None;
             };
-            Some((key.clone(), with_digest(&Version::from_bytes([]), value)))
+            Some((key.clone(), digest(value)))
         });
-        let written: BTreeMap<Key, Version> = written.collect();
+        let written: BTreeMap<Key, Digest> = written.collect();
         let operations = transaction.operations.into_iter().map(for_store);
         let committed = self.inner.commit(Transaction::new(operations)).await?;
         let versions = committed.versions.into_iter().map(|(key, version)| {
-            let digest = written.get(&key).map(Version::as_bytes);
-            let bytes = [version.as_bytes(), digest.unwrap_or_default()].concat();
-            (key, Version::from_bytes(bytes))
+            let digest = written.get(&key).copied().unwrap_or_default();
+            (key, with_digest(&version, digest))
         });
         Ok(Committed {
             versions: versions.collect(),

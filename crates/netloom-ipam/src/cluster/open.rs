@@ -138,7 +138,7 @@ impl AddressManager {
         }
         self.leave_lost_lives(&pools).await?;
         self.mirror.keep_pools(&self.registry.keys, &pools).await?;
-        // Behind the references: one that is there still has not let go of nothing.
+        // Last, so that a crash in between leaves a row too many and not one too few.
         self.book().prune_let_go();
         self.keep_let_go().await
     }

@@ -56,10 +56,10 @@ struct Pending {
     count: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch(Mutex<BatchState>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct BatchState {
     outcome: Option<Outcome>,
     waiting: Vec<Waker>,

@@ -170,8 +170,7 @@ impl AddressManager {
             let operations = vec![chunk, wanted];
             match self.say_offered(asked, gift, operation, operations).await {
                 Err(RangeError::Conflict) => {}
-                done if tries == 0 => return done,
-                done => return done.map_err(RangeError::after_a_try),
+                done => return done.map_err(|error| error.after_tries(tries)),
             }
         }
         Err(RangeError::Conflict)

@@ -166,8 +166,7 @@ impl AddressManager {
                 .write_chunk(&stored, life.generation, &operation);
             match self.commit_range(&operation, vec![write]).await {
                 Err(RangeError::Conflict) => {}
-                done if tries == 0 => return done,
-                done => return done.map_err(RangeError::after_a_try),
+                done => return done.map_err(|error| error.after_tries(tries)),
             }
         }
         Err(RangeError::Conflict)

@@ -1,6 +1,7 @@
 //! Hosts with their mirrors and background loops, which start, die and are copied.
 
 use super::{Host, SimDisk, TestStore, any, mac};
+use netloom_core::store::Store;
 use netloom_core::{Ipam, IpamError, PoolGrant};
 use netloom_ipam::journal::Disk;
 use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, Seams, Sharing};
@@ -62,12 +63,19 @@ impl Machine {
     }
 
     pub async fn start(&self) -> Process {
+        let store = Arc::new(self.host.store.clone());
+        self.start_on(store, self.config()).await
+    }
+
+    /// On the same store in other clothes, or with other settings.
+    pub async fn start_on(&self, store: Arc<dyn Store>, config: IpamConfig) -> Process {
         self.host.disk.lose_process();
         let seams = Seams {
+            store,
             mirror: Some(Arc::new(self.mirror.clone())),
             ..self.host.seams()
         };
-        let ipam = Arc::new(AddressManager::open(self.config(), seams).await.unwrap());
+        let ipam = Arc::new(AddressManager::open(config, seams).await.unwrap());
         let task = tokio::spawn(Arc::clone(&ipam).tend());
         Process { ipam, task }
     }
@@ -91,11 +99,17 @@ pub async fn pass(seconds: u64) {
 
 pub async fn initialised() -> TestStore {
     let store = TestStore::default();
+    initialise(&store, []).await;
+    store
+}
+
+/// By a person's hand, who names the hosts that are to be waited for.
+pub async fn initialise<const N: usize>(store: &TestStore, hosts: [&str; N]) {
     let ids = netloom_core::SystemClock::new();
-    netloom_ipam::cluster_init(&store, &ids, 0, [])
+    let hosts = hosts.map(|host| HostId::new(host).unwrap());
+    netloom_ipam::cluster_init(store, &ids, 0, hosts)
         .await
         .unwrap();
-    store
 }
 
 pub async fn network(ipam: &AddressManager, text: &str) -> PoolGrant {
