@@ -188,7 +188,12 @@ pub(crate) fn scale(args: &ScaleArgs) -> anyhow::Result<ExitCode> {
         containers: args.containers,
         boot_spread_ms: args.spread.saturating_mul(1000),
     };
-    let report = sim::run_scale(size, 1);
+    let report = sim::run_scale(size, 1, |phase, second| {
+        if second.second % 10 == 9 {
+            let (at, served) = (second.second + 1, second.served);
+            eprintln!("{phase}: {at} s simulated, {served} containers served");
+        }
+    });
     if let Some(path) = &args.csv {
         std::fs::write(path, sim::csv(&report))?;
     }

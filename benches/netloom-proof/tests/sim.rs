@@ -43,7 +43,7 @@ fn a_fleet_is_served_again_after_a_power_cut_and_without_its_half() {
         containers: 30,
         boot_spread_ms: 5000,
     };
-    let report = run_scale(size, 1);
+    let report = run_scale(size, 1, |_, _| {});
     assert_eq!(report.duplicates, 0);
     for phase in &report.phases {
         assert!(phase.served_after_ms.is_some(), "{}", phase.name);

@@ -81,8 +81,8 @@ impl AddressManager {
         let Some((record, reference_record)) =
             self.wanted_records(&stored, &known.record, want, ip)?
         else {
-            self.holds_again(reference, want).await?;
             self.followed(&stored).await?;
+            self.holds_again(reference, want, &stored).await?;
             return Ok(Ok(ip));
         };
         let held = match ip.filter(|_| is_new) {
@@ -114,9 +114,9 @@ impl AddressManager {
         }
         match outcome {
             Ok(()) => {
-                self.holds_again(reference, want).await?;
-                let followed = self.follow_own(reference, &operation).await;
-                followed.map(|()| Ok(ip))
+                let stored = self.follow_own(reference, &operation).await?;
+                self.holds_again(reference, want, &stored).await?;
+                Ok(Ok(ip))
             }
             Err(ChangeError::Conflict) => {
                 self.settle_leaving(pool).await?;
@@ -152,9 +152,14 @@ impl AddressManager {
         self.mirror.keep_let_go(&nonces).await
     }
 
-    /// The store has what was wanted, and somebody is to hear of it: from here on, a gateway that was let
-    /// go counts again.
-    async fn holds_again(&self, reference: Reference, want: Want) -> Result<(), IpamError> {
+    /// The store and the mirror have what was wanted, and somebody is to hear of it: from here on, a
+    /// gateway that was let go counts again.
+    async fn holds_again(
+        &self,
+        reference: Reference,
+        want: Want,
+        stored: &StoredPool,
+    ) -> Result<(), IpamError> {
         let Want::Gateway(_) = want else {
             return Ok(());
         };
@@ -162,6 +167,7 @@ impl AddressManager {
         if nonces.remove(&reference.nonce) {
             self.mirror.keep_let_go(&nonces).await?;
             self.book().let_go.remove(&reference.nonce);
+            self.follow(stored).await?;
         }
         Ok(())
     }
@@ -263,7 +269,9 @@ impl AddressManager {
                 }
             }
         }
-        if record == *known && gateway == stored.pool.record.gateway {
+        let is_so = record == *known && gateway == stored.pool.record.gateway;
+        // One that is being given back may be gone yet: written again, it cannot.
+        if is_so && !self.member.is_anything_open() {
             return Ok(None);
         }
         let pool = PoolRecord {

@@ -169,14 +169,14 @@ impl AddressManager {
         &self,
         reference: Reference,
         operation: &str,
-    ) -> Result<(), IpamError> {
+    ) -> Result<StoredPool, IpamError> {
         let stored = self.registry.pool(reference.pool).await?;
         let stored = stored.filter(|stored| {
             let own = stored.references.get(&reference.nonce);
             own.is_some_and(|own| own.record.operation == operation)
         });
         match stored {
-            Some(stored) => self.followed(&stored).await,
+            Some(stored) => self.followed(&stored).await.map(|()| stored),
             None => Err(IpamError::Unavailable {
                 what: format!(
                     "the store lost a change of the pool {} right after it took it; try again",

@@ -13,7 +13,7 @@ mod common;
 use async_trait::async_trait;
 use common::machine::{Machine, Process, initialise, initialised, pass, take};
 use common::store::Snapshot;
-use common::{TestStore, exact, ip, mac, this};
+use common::{TestStore, exact, gateway, ip, mac, this};
 use netloom_core::store::{
     CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
 };
@@ -50,6 +50,8 @@ struct Slow {
     stops: Mutex<Vec<Place>>,
     reached: Notify,
     go_on: Notify,
+    /// Commits of pools that are to arrive later than anybody waits for them; none: they arrive.
+    late: Mutex<Option<Vec<Transaction>>>,
 }
 
 impl Slow {
@@ -59,7 +61,16 @@ impl Slow {
             stops: Mutex::default(),
             reached: Notify::new(),
             go_on: Notify::new(),
+            late: Mutex::default(),
         })
+    }
+
+    fn hold_back(&self) {
+        *self.late.lock().unwrap() = Some(Vec::new());
+    }
+
+    fn held_back(&self) -> Vec<Transaction> {
+        self.late.lock().unwrap().take().unwrap_or_default()
     }
 
     fn stop_at(&self, places: impl IntoIterator<Item = Place>) {
@@ -119,6 +130,12 @@ impl Store for Slow {
         let keys = || transaction.operations.iter().map(|o| o.key().as_str());
         let moves = keys().any(|key| key.starts_with("chunks/"));
         let is_offer = keys().any(|key| key.starts_with("answers/"));
+        if keys().any(|key| key.starts_with("pools/"))
+            && let Some(late) = &mut *self.late.lock().unwrap()
+        {
+            late.push(transaction);
+            return Err(CommitError::Unknown(None));
+        }
         if !moves || !self.is_next(Place::Own) {
             return self.store.commit(transaction).await;
         }
@@ -260,6 +277,50 @@ async fn an_offer_in_a_store_that_was_emptied_is_not_the_givers_again() {
     scene.go_on();
     scene.giver_has_not(taken).await;
     scene.ends_well().await;
+}
+
+/// The same in a store that was put back to within its epoch, to when it had no record of the giver yet.
+#[tokio::test(start_paused = true)]
+async fn an_offer_in_a_store_that_forgot_the_giver_is_not_the_givers_again() {
+    let mut scene = Scene::new().await;
+    scene.store.wipe();
+    initialise(&scene.store, ["h1", "h2"]).await;
+    let before = scene.store.snapshot();
+    pass(120).await;
+    scene.slow.stop_at([Place::Own, Place::Own, Place::Own]);
+    let asked = scene.ask();
+    scene.reached().await;
+    let taken = asked.await.unwrap().unwrap();
+    scene.store.restore(&before);
+    for _ in 0..2 {
+        scene.go_on();
+        scene.reached().await;
+    }
+    breathe().await;
+    scene.go_on();
+    scene.giver_has_not(taken).await;
+    scene.ends_well().await;
+}
+
+/// The answer to a gateway's return was lost, and the gateway asked for anew: the return, should it arrive
+/// yet, takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_asked_for_anew_is_not_taken_by_its_late_return() {
+    let store = initialised().await;
+    let slow = Slow::new(&store);
+    let host = start(&slow).await;
+    let pool = host.request_pool(exact(SUBNET)).await.unwrap().id;
+    let given = host.request_address(gateway(&pool)).await.unwrap().ip();
+    slow.hold_back();
+    host.release_address(&pool, given).await.unwrap_err();
+    let late = slow.held_back();
+    assert!(!late.is_empty());
+    let again = host.request_address(gateway(&pool)).await.unwrap().ip();
+    assert_eq!(again, given);
+    for transaction in late {
+        let arrived = store.commit(transaction).await;
+        assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+    }
 }
 
 /// The store went back; the offer, sent again, met a record that was another one then, and before

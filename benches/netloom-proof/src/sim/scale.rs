@@ -95,18 +95,17 @@ struct Start {
     old: Vec<IpAddr>,
 }
 
-/// Lives through the three phases.
-#[must_use]
-pub fn run_scale(size: Size, seed: u64) -> ScaleReport {
+/// Lives through the three phases, and tells of each second.
+pub fn run_scale(size: Size, seed: u64, seen: impl FnMut(&'static str, &Second)) -> ScaleReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without input and output needs nothing that can fail");
-    runtime.block_on(live(size, seed))
+    runtime.block_on(live(size, seed, seen))
 }
 
-async fn live(size: Size, seed: u64) -> ScaleReport {
+async fn live(size: Size, seed: u64, mut seen: impl FnMut(&'static str, &Second)) -> ScaleReport {
     let mut random = Random::new(seed);
     let world = Arc::new(World::new(Arc::new(Trace::new(false))));
     let ground = Arc::new(Ground::new(None, None));
@@ -144,13 +143,15 @@ async fn live(size: Size, seed: u64) -> ScaleReport {
     });
     let all: Vec<usize> = (0..size.hosts).collect();
     let rollout = fleet.starts(&all, Vec::new(), fleet.rollout(), &mut random);
-    let first = fleet.phase("first start", rollout).await;
+    let first = fleet.phase("first start", rollout, &mut seen).await;
     let held = fleet.lose_all_power();
     let boots = fleet.starts(&all, held, size.boot_spread_ms, &mut random);
-    let again = fleet.phase("power cut", boots).await;
+    let again = fleet.phase("power cut", boots, &mut seen).await;
     let rest = fleet.lose_half();
     let moves = fleet.starts(&rest, Vec::new(), size.boot_spread_ms, &mut random);
-    let half = fleet.phase("half of the hosts dead", moves).await;
+    let half = fleet
+        .phase("half of the hosts dead", moves, &mut seen)
+        .await;
     fleet.report(vec![first, again, half])
 }
 
@@ -172,7 +173,12 @@ impl Fleet {
     }
 
     /// Starts what does not run, and on each host as many containers as belong there.
-    async fn phase(self: &Arc<Self>, name: &'static str, starts: Vec<Start>) -> Phase {
+    async fn phase(
+        self: &Arc<Self>,
+        name: &'static str,
+        starts: Vec<Start>,
+        mut seen: impl FnMut(&'static str, &Second),
+    ) -> Phase {
         let begun = Instant::now();
         let (before, retries) = (self.served.load(Ordering::Relaxed), self.count_retries());
         let goal = before + u64::try_from(starts.len() * self.size.containers).unwrap_or(u64::MAX);
@@ -187,13 +193,15 @@ impl Fleet {
         for second in 0..SECONDS_MAX {
             sleep(Duration::from_secs(1)).await;
             let (now, served) = (self.ground.work(), self.served.load(Ordering::Relaxed));
-            seconds.push(Second {
+            let work_done = Second {
                 second,
                 reads: now.reads - work.reads,
                 rows: now.rows - work.rows,
                 commits: now.commits - work.commits,
                 served,
-            });
+            };
+            seen(name, &work_done);
+            seconds.push(work_done);
             work = now;
             if served >= goal {
                 let after = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

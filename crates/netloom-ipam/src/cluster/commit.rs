@@ -338,19 +338,19 @@ pub(super) struct OwnWrite<'a> {
 
 /// A write that is under way. Whoever waits for it may be dropped in the middle, with the caller's
 /// connection; then nobody else saw what became of it.
-struct Sent<'a> {
+pub(super) struct Sent<'a> {
     member: &'a Member,
     operation: Option<&'a str>,
 }
 
 impl<'a> Sent<'a> {
-    fn note(member: &'a Member, operation: &'a str) -> Self {
+    pub(super) fn note(member: &'a Member, operation: &'a str) -> Self {
         member.state().under_way = Some(operation.to_owned());
         let operation = Some(operation);
         Self { member, operation }
     }
 
-    fn came_back(mut self) {
+    pub(super) fn came_back(mut self) {
         self.operation = None;
     }
 }

@@ -1,6 +1,6 @@
 //! Meeting the store: reading what it shows, and taking part in it as far as this host may.
 
-use super::commit::{OwnWrite, in_time, read_in_time};
+use super::commit::{OwnWrite, Sent, in_time, read_in_time};
 use super::judge::{Look, Verdict, judge};
 use super::member::{Joined, Member, caused, unavailable};
 use super::memory::Memory;
@@ -10,11 +10,11 @@ use crate::records::{
 };
 use crate::registry::{CONFLICTS_MAX, Stored, damage, damaged, unreadable};
 use crate::space::Keys;
-use netloom_core::store::{CommitError, Key, Operation, StoreError, Transaction};
+use netloom_core::store::{CommitError, Key, Operation, StoreError, Transaction, Version};
 use netloom_core::{IpamError, Standing, crash_point};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// What a host is to do after it met the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Member {
         &self,
         key: &Key,
         deadline: Instant,
-    ) -> Result<Option<(Vec<u8>, netloom_core::store::Version)>, IpamError> {
+    ) -> Result<Option<(Vec<u8>, Version)>, IpamError> {
         let row: Result<_, StoreError> = read_in_time(deadline, self.store.get(key)).await;
         Ok(row.map_err(unreadable)?.map(|row| (row.value, row.version)))
     }
@@ -210,6 +210,9 @@ impl Member {
             return Verdict::Stop(why.clone());
         }
         state.turns += 1;
+        let own = look.own.as_ref().map(|own| &own.record);
+        let is_lost = |joined: &Joined| own.is_none_or(|own| own.is_behind(&joined.own.record));
+        state.losses += u64::from(state.joined.as_ref().is_some_and(is_lost));
         let mut verdict = judge(&state.me, &state.memory, &look);
         if let Some(joined) = &state.joined
             && let Some(own) = &look.own
@@ -217,8 +220,7 @@ impl Member {
             // A store that was put in the place of another one counts anew.
             && own.record != joined.own.record
             // One that went back shows an older record; a second process only counts on.
-            && own.record.counter >= joined.own.record.counter
-            && own.record.starts >= joined.own.record.starts
+            && !own.record.is_behind(&joined.own.record)
             && matches!(verdict, Verdict::Join | Verdict::Assert)
             && !Self::is_own(&state, &own.record.operation)
         {
@@ -236,7 +238,8 @@ impl Member {
                 state.standing = Standing::Stopped { why: why.clone() };
             }
             Verdict::Empty | Verdict::Begin(..) | Verdict::Moved(_) => {
-                state.joined = None;
+                // The same epoch may be back with the next look.
+                state.losses += u64::from(state.joined.take().is_some());
                 let why = match &verdict {
                     Verdict::Moved(why) => why.clone(),
                     Verdict::Begin(_, why) => format!("the store lost its past: {why}"),
@@ -267,11 +270,6 @@ impl Member {
         if let (Some(epoch), Some(own)) = (look.epoch, look.own)
             && let EpochRecord::Number(number) = epoch.record
         {
-            let is_behind = |joined: &Joined| {
-                let (then, now) = (&joined.own.record, &own.record);
-                now.counter < then.counter || now.starts < then.starts
-            };
-            state.losses += u64::from(state.joined.as_ref().is_some_and(is_behind));
             state.memory.counter = state.memory.counter.max(own.record.counter);
             state.memory.mark = if state.memory.epoch == number {
                 state.memory.mark.max(mark)
@@ -302,6 +300,9 @@ impl Member {
         let Some(epoch) = &look.epoch else {
             return Ok(());
         };
+        let Ok(_one_at_a_time) = timeout_at(deadline, self.turn.lock()).await else {
+            return Err(CommitError::Unavailable(None));
+        };
         let operation = self.operation();
         let record = self.own_record(look, operation.clone());
         let before = look.own.as_ref().map(|own| own.version.clone());
@@ -316,9 +317,19 @@ impl Member {
             before,
         };
         crash_point!("ipam.member.before_start");
-        let sent = Transaction::new([own, fence]);
-        let version = self.deliver(&write, sent, deadline).await?;
+        let transaction = Transaction::new([own, fence]);
+        let sent = Sent::note(self, &operation);
+        let delivered = self.deliver(&write, transaction, deadline).await;
         crash_point!("ipam.member.after_start");
+        if let Ok(version) = &delivered {
+            self.started(look, record, version.clone());
+        }
+        // Last, so that a look in between knows whose change it sees.
+        sent.came_back();
+        delivered.map(drop)
+    }
+
+    fn started(&self, look: &Look, record: HostRecord, version: Version) {
         let mut now = look.clone();
         now.hosts.note_own(&record);
         now.own = Some(Stored {
@@ -328,10 +339,13 @@ impl Member {
         {
             let mut state = self.state();
             state.me.starts = Some(record.starts);
+            if let Standing::Stopped { .. } = state.standing {
+                // What was seen meanwhile is a person's business.
+                return;
+            }
             self.take_in(&mut state, now);
         }
         self.went_through(Stored { record, version });
-        Ok(())
     }
 
     fn own_record(&self, look: &Look, operation: String) -> HostRecord {
@@ -574,6 +588,61 @@ mod tests {
         }
         let look = member.glance().await.unwrap();
         assert_eq!(member.settle(look), Verdict::Assert);
+    }
+
+    /// It lost this host's record, and another host began an epoch in which this one is waited for.
+    async fn forgets<S: Store>(store: &S, member: &Member) {
+        let heal = HealRecord {
+            version: VERSION,
+            operation: "0c".to_owned(),
+            epoch: 2,
+            waiting: vec!["h1".to_owned()],
+        };
+        let version = |key: Key| async move { store.get(&key).await.unwrap().unwrap().version };
+        let (own, epoch) = (member.keys.host(), EpochRecord::Number(2).encode());
+        let changes = [
+            Operation::Delete(own.clone(), version(own).await),
+            Operation::Update(Keys::epoch(), epoch, version(Keys::epoch()).await),
+            Operation::Update(Keys::heal(), heal.encode(), version(Keys::heal()).await),
+        ];
+        store.commit(Transaction::new(changes)).await.unwrap();
+    }
+
+    /// The store took this host's record, and its answer is on its way still.
+    #[tokio::test]
+    async fn an_own_start_that_shows_before_its_answer_is_no_second_process() {
+        let store = Arc::new(Mute::default());
+        let member = joined(&store).await;
+        forgets(&*store, &member).await;
+        store.mute.store(true, Ordering::SeqCst);
+        let nobody = BTreeSet::new();
+        let mut met = Box::pin(member.meet(Past::Pools, &nobody));
+        tokio::select! {
+            biased;
+            _ = &mut met => panic!("a mute store answered"),
+            () = std::future::ready(()) => {}
+        }
+        let look = member.glance().await.unwrap();
+        assert!(look.own.is_some());
+        assert_eq!(member.settle(look), Verdict::Assert);
+    }
+
+    /// Whoever waits for a commit must not take what became of it from a record that was made anew.
+    #[tokio::test]
+    async fn a_store_that_forgot_this_host_is_not_the_same_within_the_epoch() {
+        let store = Arc::new(MemoryStore::new());
+        let member = joined(&store).await;
+        forgets(&*store, &member).await;
+        let nobody = BTreeSet::new();
+        let met = member.meet(Past::Pools, &nobody).await;
+        assert_eq!(met.unwrap(), Meeting::Assert);
+        let before = member.epoch();
+        let own = store.get(&member.keys.host()).await.unwrap().unwrap();
+        let gone = Operation::Delete(member.keys.host(), own.version);
+        store.commit(Transaction::new([gone])).await.unwrap();
+        let met = member.meet(Past::Pools, &nobody).await;
+        assert_eq!(met.unwrap(), Meeting::Assert);
+        assert_ne!(member.epoch(), before);
     }
 
     /// The store took a change, and its answer is on its way still.

@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) conflicts: u32,
     /// How often anything was taken in of the store: a look from before that tells old news.
     pub(super) turns: u64,
-    /// How often the store was seen to have gone back behind this host's own record.
+    /// How often the store was seen to have lost something of this host, or to be none to take part in.
     pub(super) losses: u64,
     /// Hosts were waited for, or this one was away, and what they said was not compared with what this one holds.
     pub(super) unchecked: bool,
@@ -299,6 +299,11 @@ impl Member {
     /// Whether an operation may have written this host's record.
     pub(super) fn is_open(state: &State, operation: &str) -> bool {
         state.open.iter().any(|open| open == operation)
+    }
+
+    /// Whether a change of this host's may happen yet; none can once a later one went through.
+    pub(crate) fn is_anything_open(&self) -> bool {
+        !self.state().open.is_empty()
     }
 
     /// Whether this very process wrote an operation into this host's record, or may have.

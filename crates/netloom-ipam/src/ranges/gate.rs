@@ -69,6 +69,30 @@ impl Gate {
     pub(crate) fn take_unclear(&self) -> bool {
         self.unclear.swap(false, Ordering::AcqRel)
     }
+
+    /// The same for who may be dropped while it looks.
+    pub(crate) fn clear_up(&self) -> Option<ClearUp<'_>> {
+        self.take_unclear().then_some(ClearUp { gate: Some(self) })
+    }
+}
+
+/// Somebody looks for what was unclear; unless it is done, it is unclear again.
+pub(crate) struct ClearUp<'a> {
+    gate: Option<&'a Gate>,
+}
+
+impl ClearUp<'_> {
+    pub(crate) fn done(mut self) {
+        self.gate = None;
+    }
+}
+
+impl Drop for ClearUp<'_> {
+    fn drop(&mut self) {
+        if let Some(gate) = self.gate {
+            gate.note_unclear();
+        }
+    }
 }
 
 impl Gates {

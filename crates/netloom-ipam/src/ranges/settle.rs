@@ -20,11 +20,9 @@ impl AddressManager {
             let _one_at_a_time = gate.hands.lock().await;
             self.settle_leaving(pool).await?;
         }
-        if gate.take_unclear()
-            && let Err(error) = self.adopt_all(pool, gate).await
-        {
-            gate.note_unclear();
-            return Err(error);
+        if let Some(unclear) = gate.clear_up() {
+            self.adopt_all(pool, gate).await?;
+            unclear.done();
         }
         Ok(())
     }

@@ -48,6 +48,13 @@ struct LoneHostRecord {
     generation: u64,
 }
 
+impl HostRecord {
+    /// Whether this is of an earlier time than that one.
+    pub(crate) fn is_behind(&self, then: &Self) -> bool {
+        self.counter < then.counter || self.starts < then.starts
+    }
+}
+
 impl Record for HostRecord {
     const NEWEST: u32 = HOST_VERSION;
 
