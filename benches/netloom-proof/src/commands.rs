@@ -182,6 +182,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> ExitCode {
     ExitCode::from(u8::from(!report.violations.is_empty()))
 }
 
+#[allow(clippy::print_stderr, reason = "a test tool tells how it goes")]
 pub(crate) fn scale(args: &ScaleArgs) -> anyhow::Result<ExitCode> {
     let size = sim::Size {
         hosts: args.hosts,
