@@ -267,16 +267,23 @@ impl AddressManager {
         let Some(reference) = self.reference(pool) else {
             return Ok(());
         };
-        let held = self
-            .book()
-            .live(reference)
-            .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
-        if held {
-            let dropped = self.drop_infrastructure(reference, ip);
-            return Box::pin(self.until(end, dropped)).await;
+        let released = {
+            let mut book = self.book();
+            let is_infrastructure = book
+                .live(reference)
+                .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
+            match is_infrastructure {
+                true => None,
+                false => Some(book.release(reference, ip)?),
+            }
+        };
+        match released {
+            Some(ticket) => settle(ticket).await,
+            None => {
+                let dropped = self.drop_infrastructure(reference, ip);
+                Box::pin(self.until(end, dropped)).await
+            }
         }
-        let ticket = self.book().release(reference, ip)?;
-        settle(ticket).await
     }
 }
 

@@ -3,7 +3,7 @@
 use netloom_core::store::Key;
 use netloom_core::{AddressSpace, IpamError};
 use netloom_types::{HostId, PoolId, Subnet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Which pool: in one space, subnets never overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,7 +31,8 @@ impl Reference {
         PoolId::new(text).expect("the parts hold only letters, digits, '.', '_' and '-'")
     }
 
-    /// Reads a reference back; none when it was never one of ours.
+    /// Reads a reference back; none when it was never one of ours. Only the one spelling: two texts for
+    /// one reference would be two references elsewhere. Every request comes by here, and makes no text.
     pub(crate) fn parse(id: &PoolId) -> Option<Self> {
         let mut parts = id.as_str().split('-');
         let space = match parts.next()? {
@@ -39,16 +40,35 @@ impl Reference {
             "global" => AddressSpace::Global,
             _ => return None,
         };
-        let ip: IpAddr = parts.next()?.replace('_', ":").parse().ok()?;
-        let subnet = Subnet::new(ip, parts.next()?.parse().ok()?).ok()?;
-        let nonce = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let found = Self {
+        let first = parse_first(parts.next()?)?;
+        let subnet = Subnet::new(first, parse_prefix_len(parts.next()?)?).ok()?;
+        let nonce = parse_nonce(parts.next()?)?;
+        let is_ours = parts.next().is_none() && subnet.first() == first;
+        is_ours.then_some(Self {
             pool: PoolKey { space, subnet },
             nonce,
-        };
-        // Only the one spelling: two texts for one reference would be two references elsewhere.
-        (found.id() == *id).then_some(found)
+        })
     }
+}
+
+fn parse_first(text: &str) -> Option<IpAddr> {
+    // Of the four numbers of an IPv4 address there is one spelling alone.
+    if let Ok(ip) = text.parse::<Ipv4Addr>() {
+        return Some(ip.into());
+    }
+    let ip: Ipv6Addr = text.replace('_', ":").parse().ok()?;
+    (first_part(ip.into()) == text).then_some(ip.into())
+}
+
+fn parse_prefix_len(text: &str) -> Option<u8> {
+    let is_plain = text.starts_with(|first: char| ('1'..='9').contains(&first)) || text == "0";
+    text.parse().ok().filter(|_| is_plain)
+}
+
+fn parse_nonce(text: &str) -> Option<u64> {
+    let is_plain = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let is_ours = text.len() == 16 && text.bytes().all(is_plain);
+    u64::from_str_radix(text, 16).ok().filter(|_| is_ours)
 }
 
 /// Where records are kept in the store.
@@ -281,8 +301,11 @@ fn fixed(text: &str) -> Key {
 
 /// `10.9.0.0-16`, `fd00__-64`: what both a key and a pool id may hold.
 fn subnet_part(subnet: Subnet) -> String {
-    let first = subnet.first().to_string().replace(':', "_");
-    format!("{first}-{}", subnet.prefix_len())
+    format!("{}-{}", first_part(subnet.first()), subnet.prefix_len())
+}
+
+fn first_part(first: IpAddr) -> String {
+    first.to_string().replace(':', "_")
 }
 
 /// Keys know no capitals: `_` becomes `__`, `A` becomes `_a`; two hosts never get one key.
@@ -336,7 +359,14 @@ mod tests {
 
     #[test]
     fn references_round_trip_for_both_families() {
-        for subnet in ["10.9.0.0/16", "0.0.0.0/0", "fd00:1::/64", "::/0", "::1/128"] {
+        for subnet in [
+            "10.9.0.0/16",
+            "0.0.0.0/0",
+            "fd00:1::/64",
+            "::/0",
+            "::1/128",
+            "::ffff:10.9.0.0/112",
+        ] {
             let reference = Reference {
                 pool: pool(subnet),
                 nonce: 0x0123_4567_89ab_cdef,
@@ -353,6 +383,16 @@ mod tests {
             "local-10.9.0.1-16-0123456789abcdef",
             "local-10.9.0.0-16-123456789abcdef",
             "local-10.9.0.0-016-0123456789abcdef",
+            "local-10.9.0.0-00-0123456789abcdef",
+            "local-10.9.0.0--0123456789abcdef",
+            "local-10.9.0.0-33-0123456789abcdef",
+            "local-010.9.0.0-16-0123456789abcdef",
+            "local-10.9.0.0-16-0123456789ABCDEF",
+            "local-10.9.0.0-16-00123456789abcdef",
+            "local-fd00_0001__-64-0123456789abcdef",
+            "local-FD00_1__-64-0123456789abcdef",
+            "local-__ffff_10.9.0.0-128-0123456789abcde",
+            "Local-10.9.0.0-16-0123456789abcdef",
             "mars-10.9.0.0-16-0123456789abcdef",
             "local-10.9.0.0-16-0123456789abcdef-x",
         ] {
