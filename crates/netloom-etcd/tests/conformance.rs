@@ -80,7 +80,9 @@ async fn tls_with_a_client_certificate_and_a_login_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn slow_networks_keep_the_contract() {
     let etcd = Etcd::start(&single());
-    let (proxy, config) = etcd.proxy().await;
+    let (proxy, mut config) = etcd.proxy().await;
+    // The suite takes no "unknown" for an answer.
+    config.timeout = Duration::from_secs(60);
     let store = open(&config).await;
     proxy.set(Mode::Delay {
         least: Duration::from_micros(100),

@@ -21,7 +21,9 @@ async fn behind_a_proxy() -> (StoreServer, Proxy, RemoteStoreConfig) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn slow_networks_keep_the_contract() {
-    let (_server, proxy, config) = behind_a_proxy().await;
+    let (_server, proxy, mut config) = behind_a_proxy().await;
+    // The suite takes no "unknown" for an answer.
+    config.timeout = Duration::from_secs(60);
     for (mode, directory) in [
         (
             Mode::Delay {
