@@ -233,6 +233,26 @@ impl Scene {
         self.slow.go_on.notify_one();
     }
 
+    /// The giver offers an address, which the asker takes, and hears nothing of it.
+    async fn offered(&self) -> IpAddr {
+        self.slow.stop_at([Place::Own, Place::Own, Place::Own]);
+        let asked = self.ask();
+        self.reached().await;
+        asked.await.unwrap().unwrap()
+    }
+
+    /// The offer is sent again, and meets a conflict: the giver looks what happened, and joins meanwhile.
+    async fn joins_before_it_knows(mut self, taken: IpAddr) {
+        for _ in 0..2 {
+            self.go_on();
+            self.reached().await;
+        }
+        breathe().await;
+        self.go_on();
+        self.giver_has_not(taken).await;
+        self.ends_well().await;
+    }
+
     /// The giver hands out all that it has.
     async fn giver_has_not(&mut self, taken: IpAddr) {
         assert!(self.in_use.insert(taken), "{taken} was in use");
@@ -261,45 +281,24 @@ impl Scene {
 /// what became of the offer.
 #[tokio::test(start_paused = true)]
 async fn an_offer_in_a_store_that_was_emptied_is_not_the_givers_again() {
-    let mut scene = Scene::new().await;
-    scene.slow.stop_at([Place::Own, Place::Own, Place::Own]);
-    let asked = scene.ask();
-    scene.reached().await;
-    let taken = asked.await.unwrap().unwrap();
+    let scene = Scene::new().await;
+    let taken = scene.offered().await;
     scene.store.wipe();
     initialise(&scene.store, ["h1", "h2"]).await;
-    // It is sent again, and meets a conflict: the giver looks what happened, and joins meanwhile.
-    for _ in 0..2 {
-        scene.go_on();
-        scene.reached().await;
-    }
-    breathe().await;
-    scene.go_on();
-    scene.giver_has_not(taken).await;
-    scene.ends_well().await;
+    scene.joins_before_it_knows(taken).await;
 }
 
 /// The same in a store that was put back to within its epoch, to when it had no record of the giver yet.
 #[tokio::test(start_paused = true)]
 async fn an_offer_in_a_store_that_forgot_the_giver_is_not_the_givers_again() {
-    let mut scene = Scene::new().await;
+    let scene = Scene::new().await;
     scene.store.wipe();
     initialise(&scene.store, ["h1", "h2"]).await;
     let before = scene.store.snapshot();
     pass(120).await;
-    scene.slow.stop_at([Place::Own, Place::Own, Place::Own]);
-    let asked = scene.ask();
-    scene.reached().await;
-    let taken = asked.await.unwrap().unwrap();
+    let taken = scene.offered().await;
     scene.store.restore(&before);
-    for _ in 0..2 {
-        scene.go_on();
-        scene.reached().await;
-    }
-    breathe().await;
-    scene.go_on();
-    scene.giver_has_not(taken).await;
-    scene.ends_well().await;
+    scene.joins_before_it_knows(taken).await;
 }
 
 /// The answer to a gateway's return was lost, and the gateway asked for anew: the return, should it arrive

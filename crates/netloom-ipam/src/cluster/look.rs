@@ -570,28 +570,14 @@ mod tests {
         member.commit("0a", Vec::new()).await.unwrap();
         let old = store.get(&member.keys.host()).await.unwrap().unwrap().value;
         member.commit("0b", Vec::new()).await.unwrap();
-        let heal = HealRecord {
-            version: VERSION,
-            operation: "0c".to_owned(),
-            epoch: 2,
-            waiting: vec!["h1".to_owned()],
-        };
-        let epoch = EpochRecord::Number(2).encode();
-        for (key, value) in [
-            (member.keys.host(), old),
-            (Keys::epoch(), epoch),
-            (Keys::heal(), heal.encode()),
-        ] {
-            let version = store.get(&key).await.unwrap().unwrap().version;
-            let write = Operation::Update(key, value, version);
-            store.commit(Transaction::new([write])).await.unwrap();
-        }
+        goes_back(&*store, &member, Some(old)).await;
         let look = member.glance().await.unwrap();
         assert_eq!(member.settle(look), Verdict::Assert);
     }
 
-    /// It lost this host's record, and another host began an epoch in which this one is waited for.
-    async fn forgets<S: Store>(store: &S, member: &Member) {
+    /// To when this host's record was that one, or there was none; another host began an epoch in which
+    /// this one is waited for.
+    async fn goes_back<S: Store>(store: &S, member: &Member, before: Option<Vec<u8>>) {
         let heal = HealRecord {
             version: VERSION,
             operation: "0c".to_owned(),
@@ -600,8 +586,12 @@ mod tests {
         };
         let version = |key: Key| async move { store.get(&key).await.unwrap().unwrap().version };
         let (own, epoch) = (member.keys.host(), EpochRecord::Number(2).encode());
+        let now = version(own.clone()).await;
         let changes = [
-            Operation::Delete(own.clone(), version(own).await),
+            match before {
+                Some(record) => Operation::Update(own, record, now),
+                None => Operation::Delete(own, now),
+            },
             Operation::Update(Keys::epoch(), epoch, version(Keys::epoch()).await),
             Operation::Update(Keys::heal(), heal.encode(), version(Keys::heal()).await),
         ];
@@ -613,7 +603,7 @@ mod tests {
     async fn an_own_start_that_shows_before_its_answer_is_no_second_process() {
         let store = Arc::new(Mute::default());
         let member = joined(&store).await;
-        forgets(&*store, &member).await;
+        goes_back(&*store, &member, None).await;
         store.mute.store(true, Ordering::SeqCst);
         let nobody = BTreeSet::new();
         let mut met = Box::pin(member.meet(Past::Pools, &nobody));
@@ -632,7 +622,7 @@ mod tests {
     async fn a_store_that_forgot_this_host_is_not_the_same_within_the_epoch() {
         let store = Arc::new(MemoryStore::new());
         let member = joined(&store).await;
-        forgets(&*store, &member).await;
+        goes_back(&*store, &member, None).await;
         let nobody = BTreeSet::new();
         let met = member.meet(Past::Pools, &nobody).await;
         assert_eq!(met.unwrap(), Meeting::Assert);
