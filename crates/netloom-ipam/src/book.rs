@@ -359,6 +359,16 @@ impl Book {
         }
     }
 
+    /// Whether an address is a container's through this reference.
+    pub(crate) fn gave(&self, reference: Reference, ip: IpAddr) -> bool {
+        let place = self.locate(reference.pool, ip);
+        let slot = place.and_then(|(number, index)| {
+            let ledger = self.table.pools.get(&number)?;
+            ledger.slots.get(&index)
+        });
+        slot.is_some_and(|slot| slot.reference == reference.nonce)
+    }
+
     /// Takes an address back, if it was given through this reference.
     pub(crate) fn release(
         &mut self,

@@ -3,6 +3,7 @@
 
 use crate::book::{infrastructural, unknown_reference};
 use crate::chunk::Holder;
+use crate::cluster::Late;
 use crate::live::{Live, gateway_held_by_others, usable};
 use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
@@ -65,6 +66,8 @@ impl AddressManager {
         want: Want,
     ) -> Result<Result<Option<IpAddr>, Retry>, IpamError> {
         let pool = reference.pool;
+        // Before the pool is read: what nobody waits for by then is in what is read, or arrives later.
+        let late = self.member.late();
         let stored = self.registry.pool(pool).await?;
         let stored = stored.ok_or_else(|| unknown_reference(reference))?;
         // Whatever an unknown outcome left open before is settled from here.
@@ -79,7 +82,7 @@ impl AddressManager {
         self.settle_leaving(pool).await?;
         let (ip, is_new) = self.choose_infrastructure(&stored, want).await?;
         let Some((record, reference_record)) =
-            self.wanted_records(&stored, &known.record, want, ip)?
+            self.wanted_records(&stored, &known.record, want, (ip, late))?
         else {
             self.followed(&stored).await?;
             self.holds_again(reference, want, &stored).await?;
@@ -240,13 +243,13 @@ impl AddressManager {
         }
     }
 
-    /// The records to be, or none when they are so already.
+    /// The records to be, or none when they are so already and stay so.
     fn wanted_records(
         &self,
         stored: &StoredPool,
         known: &ReferenceRecord,
         want: Want,
-        ip: Option<IpAddr>,
+        (ip, late): (Option<IpAddr>, Late),
     ) -> Result<Option<(PoolRecord, ReferenceRecord)>, IpamError> {
         let mut record = known.clone();
         let mut gateway = stored.pool.record.gateway;
@@ -271,7 +274,7 @@ impl AddressManager {
         }
         let is_so = record == *known && gateway == stored.pool.record.gateway;
         // One that is being given back may be gone yet: written again, it cannot.
-        if is_so && !self.member.is_anything_open() {
+        if is_so && late == Late::Nothing {
             return Ok(None);
         }
         let pool = PoolRecord {

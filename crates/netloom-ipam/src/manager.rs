@@ -269,9 +269,11 @@ impl AddressManager {
         };
         let released = {
             let mut book = self.book();
+            // A store that went back may call the gateway what a container has got since.
             let is_infrastructure = book
                 .live(reference)
-                .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip));
+                .is_ok_and(|live| live.gateway == Some(ip) || live.is_auxiliary(ip))
+                && !book.gave(reference, ip);
             match is_infrastructure {
                 true => None,
                 false => Some(book.release(reference, ip)?),

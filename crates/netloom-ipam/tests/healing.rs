@@ -11,8 +11,11 @@ mod common;
 
 use common::machine::*;
 use common::store::{Fault, Snapshot, TestStore};
-use common::{exact, gateway, ip, mac, this};
-use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, Standing};
+use common::{exact, gateway, ip, mac, subnet, this};
+use netloom_core::{
+    AddressKind, AddressView, ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor,
+    Standing,
+};
 use netloom_types::HostId;
 use std::collections::BTreeSet;
 
@@ -452,6 +455,33 @@ async fn a_gateway_of_before_that_became_a_containers_address_is_its_hosts() {
     assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
     second.release_address(&pool, ip("10.9.0.1")).await.unwrap();
     second.request_address(wish()).await.unwrap();
+}
+
+/// A store that lost its past calls what a container has the gateway of another host: the container's
+/// return is its own.
+#[tokio::test(start_paused = true)]
+async fn what_a_container_gives_back_is_free_also_where_the_store_calls_it_the_gateway() {
+    let store = initialised().await;
+    let host = Machine::new("h1", &store).start().await;
+    let pool = host.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    let given = take(&host, &pool, 1).await.unwrap();
+    let records = store.values().into_iter();
+    let (key, record) = records
+        .clone()
+        .find(|(key, _)| key.starts_with("pools/"))
+        .unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    record["gateway"] = given.to_string().into();
+    store.put(&key, serde_json::to_vec(&record).unwrap());
+    pass(60).await;
+    let known = || async { host.addresses(subnet("10.9.0.0/24")).await.unwrap() };
+    let kinds = |views: Vec<AddressView>| views.iter().map(|view| view.kind).collect::<Vec<_>>();
+    assert_eq!(
+        kinds(known().await),
+        [AddressKind::Gateway, AddressKind::Endpoint]
+    );
+    host.release_address(&pool, given).await.unwrap();
+    assert_eq!(kinds(known().await), [AddressKind::Gateway]);
 }
 
 /// A gateway was given back, the answer got lost, another host took another one, and the store went

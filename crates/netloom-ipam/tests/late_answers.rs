@@ -12,7 +12,7 @@ mod common;
 
 use async_trait::async_trait;
 use common::machine::{Machine, Process, initialise, initialised, pass, take};
-use common::store::Snapshot;
+use common::store::{Fault, Snapshot};
 use common::{TestStore, exact, gateway, ip, mac, this};
 use netloom_core::store::{
     CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
@@ -320,6 +320,72 @@ async fn a_gateway_that_is_asked_for_anew_is_not_taken_by_its_late_return() {
         let arrived = store.commit(transaction).await;
         assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
     }
+}
+
+/// A gateway's return, which was not answered and is on its way.
+async fn returns_unheard(slow: &Arc<Slow>, host: &Process) -> (PoolId, IpAddr, Transaction) {
+    let pool = host.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
+    let given = host.request_address(gateway(&pool)).await.unwrap().ip();
+    take(host, &pool, 1).await.unwrap();
+    slow.hold_back();
+    host.release_address(&pool, given).await.unwrap_err();
+    let mut copies = slow.held_back();
+    (pool, given, copies.pop().unwrap())
+}
+
+/// Whoever was told that it is the gateway has it: no container of another host gets it.
+async fn nobody_else_gets(store: &TestStore, given: IpAddr) {
+    let other = Machine::new("h2", store).start().await;
+    let pool = other.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
+    let wish = this(&pool, given, Some(mac(9)));
+    let taken = other.request_address(wish).await;
+    assert!(
+        matches!(taken, Err(IpamError::InUse(_))),
+        "{given} is the gateway, and {taken:?} a container's"
+    );
+}
+
+/// The return arrives between the reading of the pool and its answer, and another change of the host
+/// goes through: nothing may be late any more, and what was read is old.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_its_late_return_took_meanwhile_is_not_confirmed() {
+    let store = initialised().await;
+    let slow = Slow::new(&store);
+    let host = Arc::new(start(&slow).await);
+    let (pool, given, late) = returns_unheard(&slow, &host).await;
+    slow.stop_at([Place::Own]);
+    let (asker, wish) = (Arc::clone(&host), gateway(&pool));
+    let again = tokio::spawn(async move { asker.request_address(wish).await });
+    slow.reached().await;
+    store.commit(late).await.unwrap();
+    let far = this(&pool, ip("10.9.200.7"), Some(mac(7)));
+    host.request_address(far).await.unwrap();
+    slow.go_on.notify_one();
+    assert_eq!(again.await.unwrap().unwrap().ip(), given);
+    nobody_else_gets(&store, given).await;
+}
+
+/// The process ended behind the return, and the next one is not known to the store yet: it does not know
+/// what may be late.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_is_not_confirmed_before_the_store_took_the_start() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let slow = Slow::new(&store);
+    let host = machine
+        .start_on(Arc::clone(&slow) as _, machine.config())
+        .await;
+    let (pool, given, late) = returns_unheard(&slow, &host).await;
+    drop(host);
+    store.fail_next([Fault::Unavailable; 40]);
+    let host = machine.start().await;
+    host.request_address(gateway(&pool)).await.unwrap_err();
+    store.clear_faults();
+    store.commit(late).await.unwrap();
+    pass(60).await;
+    let again = host.request_address(gateway(&pool)).await.unwrap().ip();
+    assert_eq!(again, given);
+    nobody_else_gets(&store, given).await;
 }
 
 /// The store went back; the offer, sent again, met a record that was another one then, and before

@@ -336,7 +336,8 @@ impl Member {
             record: record.clone(),
             version: version.clone(),
         });
-        {
+        let memory = {
+            // At once: whoever looked before the start knows no turn of its own in between.
             let mut state = self.state();
             state.me.starts = Some(record.starts);
             if let Standing::Stopped { .. } = state.standing {
@@ -344,8 +345,10 @@ impl Member {
                 return;
             }
             self.take_in(&mut state, now);
-        }
-        self.went_through(Stored { record, version });
+            self.note_written(&mut state, Stored { record, version });
+            state.memory.clone()
+        };
+        self.journal(memory);
     }
 
     fn own_record(&self, look: &Look, operation: String) -> HostRecord {
@@ -436,8 +439,9 @@ impl Member {
     }
 
     pub(super) fn stop(&self, why: &str) {
-        self.hold_back();
         let mut state = self.state();
+        // Under the lock, or a look that ends just now would let it hand out again.
+        self.hold_back();
         state.joined = None;
         state.standing = Standing::Stopped {
             why: why.to_owned(),

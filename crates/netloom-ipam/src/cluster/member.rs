@@ -67,6 +67,13 @@ pub(super) struct Joined {
     pub(super) own: Stored<HostRecord>,
 }
 
+/// What may arrive in the store although nobody waits for it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    Nothing,
+    Changes,
+}
+
 /// What makes a member.
 #[derive(Debug)]
 pub(crate) struct Founding {
@@ -243,23 +250,26 @@ impl Member {
     pub(super) fn went_through(&self, own: Stored<HostRecord>) {
         let memory = {
             let mut state = self.state();
-            let state = &mut *state;
-            state.open.clear();
-            state.turns += 1;
-            state.conflicts = 0;
-            state.memory.counter = own.record.counter;
-            state.memory.starts = own.record.starts;
-            state.hosts.note_own(&own.record);
-            state.memory.mark = state.memory.mark.max(state.hosts.mark());
-            if let Some(joined) = &mut state.joined {
-                joined.own = own;
-                if let Standing::Offline { .. } = state.standing {
-                    state.standing = self.standing_with(&joined.waiting);
-                }
-            }
+            self.note_written(&mut state, own);
             state.memory.clone()
         };
         self.journal(memory);
+    }
+
+    pub(super) fn note_written(&self, state: &mut State, own: Stored<HostRecord>) {
+        state.open.clear();
+        state.turns += 1;
+        state.conflicts = 0;
+        state.memory.counter = own.record.counter;
+        state.memory.starts = own.record.starts;
+        state.hosts.note_own(&own.record);
+        state.memory.mark = state.memory.mark.max(state.hosts.mark());
+        if let Some(joined) = &mut state.joined {
+            joined.own = own;
+            if let Standing::Offline { .. } = state.standing {
+                state.standing = self.standing_with(&joined.waiting);
+            }
+        }
     }
 
     /// Notes what it remembers of the store. Nobody waits: what follows from a commit is noted
@@ -301,9 +311,15 @@ impl Member {
         state.open.iter().any(|open| open == operation)
     }
 
-    /// Whether a change of this host's may happen yet; none can once a later one went through.
-    pub(crate) fn is_anything_open(&self) -> bool {
-        !self.state().open.is_empty()
+    /// What of this host's may happen yet; nothing can once a later change went through. Of what a
+    /// process before this one sent, only the start knows the end.
+    pub(crate) fn late(&self) -> Late {
+        let state = self.state();
+        if state.me.starts.is_some() && state.open.is_empty() {
+            Late::Nothing
+        } else {
+            Late::Changes
+        }
     }
 
     /// Whether this very process wrote an operation into this host's record, or may have.

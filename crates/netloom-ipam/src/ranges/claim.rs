@@ -111,25 +111,18 @@ impl AddressManager {
     pub(super) async fn adopt_all(&self, pool: PoolKey, gate: &Gate) -> Result<(), IpamError> {
         let life = self.life(pool)?;
         let listed = self.registry.chunks(pool, life.generation).await?;
-        let named = listed.iter().filter(|stored| {
-            let mut runs = stored.chunk.of(self.registry.host());
-            runs.next().is_some()
-        });
-        for stored in named {
+        for number in self.named_in(usable(pool.subnet), &listed) {
             let _one_at_a_time = gate.hands.lock().await;
-            self.adopt_in(gate, life, stored.clone()).await?;
+            self.adopt_in(gate, life, number).await?;
         }
         Ok(())
     }
 
-    /// As [`adopt_all`](Self::adopt_all), in one chunk; `hands` is held.
-    async fn adopt_in(
-        &self,
-        gate: &Gate,
-        life: Life,
-        mut stored: StoredChunk,
-    ) -> Result<(), IpamError> {
+    /// As [`adopt_all`](Self::adopt_all), in one chunk; `hands` is held, and what was read before is old.
+    async fn adopt_in(&self, gate: &Gate, life: Life, number: u128) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
+            let stored = self.registry.chunk(life.pool, life.generation, number);
+            let mut stored = stored.await?;
             let adopted = self.adopt_into(&mut stored)?;
             if adopted.is_empty() {
                 return Ok(());
@@ -139,8 +132,6 @@ impl AddressManager {
                 Err(RangeError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
-            let (pool, number) = (stored.pool, stored.number);
-            stored = self.registry.chunk(pool, life.generation, number).await?;
         }
         Err(contended())
     }
@@ -165,24 +156,23 @@ impl AddressManager {
         let write = self
             .registry
             .write_chunk(stored, life.generation, &operation);
-        let was_unclear = gate.take_unclear();
-        // Until it is noted, also if whoever waits for this is dropped in the middle.
-        gate.note_unclear();
+        // Until it is durable here, also if whoever waits for this is dropped in the middle.
+        let doubt = gate.doubt();
         crash_point!("ipam.range.before_claim");
-        let outcome = self.commit_range(&operation, vec![write]).await;
-        if let Err(RangeError::Conflict | RangeError::Refused(_)) = outcome
-            && !was_unclear
-        {
-            gate.take_unclear();
+        match self.commit_range(&operation, vec![write]).await {
+            Ok(()) => {}
+            Err(error @ (RangeError::Conflict | RangeError::Refused(_))) => {
+                doubt.ends();
+                return Err(error);
+            }
+            Err(error @ RangeError::Unknown(_)) => return Err(error),
         }
-        outcome?;
         crash_point!("ipam.range.after_claim");
         let noted = self.note_taken(stored.pool, life, taken);
-        let ticket = noted.map_err(RangeError::Refused)?;
-        if !was_unclear {
-            gate.take_unclear();
-        }
-        settle(ticket).await.map_err(RangeError::Refused)
+        let noted = settle(noted.map_err(RangeError::Refused)?).await;
+        noted.map_err(RangeError::Refused)?;
+        doubt.ends();
+        Ok(())
     }
 
     fn note_taken(

@@ -61,33 +61,36 @@ impl Gate {
         *until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + BARREN_TIME);
     }
 
-    pub(crate) fn note_unclear(&self) {
+    fn note_unclear(&self) {
         self.unclear.store(true, Ordering::Release);
     }
 
-    /// Whether there is something to look for; whoever asks does look.
-    pub(crate) fn take_unclear(&self) -> bool {
-        self.unclear.swap(false, Ordering::AcqRel)
+    /// Something, if there is anything to look for; whoever asks does look.
+    pub(crate) fn clear_up(&self) -> Option<Doubt<'_>> {
+        let is_unclear = self.unclear.swap(false, Ordering::AcqRel);
+        is_unclear.then(|| self.doubt())
     }
 
-    /// The same for who may be dropped while it looks.
-    pub(crate) fn clear_up(&self) -> Option<ClearUp<'_>> {
-        self.take_unclear().then_some(ClearUp { gate: Some(self) })
+    /// Something is to come into this host's hands.
+    pub(crate) fn doubt(&self) -> Doubt<'_> {
+        Doubt { gate: Some(self) }
     }
 }
 
-/// Somebody looks for what was unclear; unless it is done, it is unclear again.
-pub(crate) struct ClearUp<'a> {
+/// It is at work, and others need not look for what it may leave; unless it says how that ended, it is
+/// unclear.
+#[must_use = "dropped, it is unclear what was left"]
+pub(crate) struct Doubt<'a> {
     gate: Option<&'a Gate>,
 }
 
-impl ClearUp<'_> {
-    pub(crate) fn done(mut self) {
+impl Doubt<'_> {
+    pub(crate) fn ends(mut self) {
         self.gate = None;
     }
 }
 
-impl Drop for ClearUp<'_> {
+impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if let Some(gate) = self.gate {
             gate.note_unclear();
@@ -124,3 +127,26 @@ impl Gates {
 
 /// Between two looks for a reserve in a pool that had none: each lists all of its chunks.
 const BARREN_TIME: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One who looks for what is unclear fails, while what another one took is known to be noted.
+    #[test]
+    fn what_one_leaves_unclear_no_other_one_clears() {
+        let gate = Gate::default();
+        let taking = gate.doubt();
+        gate.note_unclear();
+        let looking = gate.clear_up().expect("it was noted just now");
+        let other = gate.doubt();
+        drop(looking);
+        other.ends();
+        taking.ends();
+        assert!(gate.clear_up().is_some_and(|again| {
+            again.ends();
+            true
+        }));
+        assert!(gate.clear_up().is_none());
+    }
+}

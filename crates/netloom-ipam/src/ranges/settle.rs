@@ -22,7 +22,7 @@ impl AddressManager {
         }
         if let Some(unclear) = gate.clear_up() {
             self.adopt_all(pool, gate).await?;
-            unclear.done();
+            unclear.ends();
         }
         Ok(())
     }
