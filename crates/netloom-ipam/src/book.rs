@@ -44,6 +44,8 @@ pub(crate) struct Book {
     /// References of this host whose gateway it began to give back, until they are gone or ask for it
     /// anew.
     pub(crate) let_go: BTreeSet<u64>,
+    /// References of this host that it began to give back: whether they are there still, the store tells.
+    pub(crate) going: BTreeSet<u64>,
 }
 
 /// Where the next address comes from when all that this host owns were in use before.
@@ -137,6 +139,7 @@ impl Book {
             unanswered: HashSet::new(),
             refused: HashSet::new(),
             let_go,
+            going: BTreeSet::new(),
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
             book.follow(pool)?;
@@ -166,6 +169,7 @@ impl Book {
         let pools = &self.pools;
         let is_there = |nonce: &u64| pools.values().any(|l| l.references.contains(*nonce));
         self.let_go.retain(is_there);
+        self.going.retain(is_there);
     }
 
     /// Brings a pool in line with the store.
@@ -315,7 +319,8 @@ impl Book {
     /// Takes an address for an endpoint; in doubt until somebody is seen to have the answer.
     pub(crate) fn take(&mut self, reference: Reference, wish: &Wish) -> Result<Taking, Refusal> {
         let live = self.live(reference)?;
-        if live.references.state(reference.nonce) != Some(ReferenceState::Used) {
+        let is_used = live.references.state(reference.nonce) == Some(ReferenceState::Used);
+        if !is_used || self.going.contains(&reference.nonce) {
             return Err(Refusal::Unused);
         }
         let number = live.number;
@@ -537,8 +542,10 @@ impl Book {
                 && is_for(holder, wish)
                 && !live.is_infrastructure_at(**index)
         });
-        if let Some(ip) = mine.and_then(|(index, _)| subnet.nth(*index)) {
-            return Ok((ip, Source::Kept));
+        if let Some((index, _)) = mine
+            && let Some(ip) = subnet.nth(*index)
+        {
+            return choose_named(live, ledger, wish, ip);
         }
         let own = live.references.range_of(reference.nonce);
         if let Ok(ip) = live.addresses.allocate_in(own.unwrap_or(subnet)) {

@@ -3,7 +3,6 @@
 
 use crate::book::{infrastructural, unknown_reference};
 use crate::chunk::Holder;
-use crate::cluster::Late;
 use crate::live::{Live, gateway_held_by_others, usable};
 use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
@@ -66,8 +65,8 @@ impl AddressManager {
         want: Want,
     ) -> Result<Result<Option<IpAddr>, Retry>, IpamError> {
         let pool = reference.pool;
-        // Before the pool is read: what nobody waits for by then is in what is read, or arrives later.
-        let late = self.member.late();
+        // What is read may be so already, and is to stay so.
+        self.member.end_late().await?;
         let stored = self.registry.pool(pool).await?;
         let stored = stored.ok_or_else(|| unknown_reference(reference))?;
         // Whatever an unknown outcome left open before is settled from here.
@@ -82,10 +81,11 @@ impl AddressManager {
         self.settle_leaving(pool).await?;
         let (ip, is_new) = self.choose_infrastructure(&stored, want).await?;
         let Some((record, reference_record)) =
-            self.wanted_records(&stored, &known.record, want, (ip, late))?
+            self.wanted_records(&stored, &known.record, want, ip)?
         else {
             self.followed(&stored).await?;
             self.holds_again(reference, want, &stored).await?;
+            self.book().going.remove(&reference.nonce);
             return Ok(Ok(ip));
         };
         let held = match ip.filter(|_| is_new) {
@@ -119,6 +119,7 @@ impl AddressManager {
             Ok(()) => {
                 let stored = self.follow_own(reference, &operation).await?;
                 self.holds_again(reference, want, &stored).await?;
+                self.book().going.remove(&reference.nonce);
                 Ok(Ok(ip))
             }
             Err(ChangeError::Conflict) => {
@@ -186,6 +187,8 @@ impl AddressManager {
         if self.book().pools.get(&reference.pool).is_some_and(gateway) {
             self.let_gateway_go(reference).await;
         }
+        // What was asked for without an answer may come yet, and would stay.
+        self.member.end_late().await?;
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return Ok(());
@@ -243,13 +246,13 @@ impl AddressManager {
         }
     }
 
-    /// The records to be, or none when they are so already and stay so.
+    /// The records to be, or none when they are so already.
     fn wanted_records(
         &self,
         stored: &StoredPool,
         known: &ReferenceRecord,
         want: Want,
-        (ip, late): (Option<IpAddr>, Late),
+        ip: Option<IpAddr>,
     ) -> Result<Option<(PoolRecord, ReferenceRecord)>, IpamError> {
         let mut record = known.clone();
         let mut gateway = stored.pool.record.gateway;
@@ -272,9 +275,7 @@ impl AddressManager {
                 }
             }
         }
-        let is_so = record == *known && gateway == stored.pool.record.gateway;
-        // One that is being given back may be gone yet: written again, it cannot.
-        if is_so && late == Late::Nothing {
+        if record == *known && gateway == stored.pool.record.gateway {
             return Ok(None);
         }
         let pool = PoolRecord {

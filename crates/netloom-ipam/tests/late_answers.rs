@@ -50,8 +50,10 @@ struct Slow {
     stops: Mutex<Vec<Place>>,
     reached: Notify,
     go_on: Notify,
-    /// Commits of pools that are to arrive later than anybody waits for them; none: they arrive.
+    /// Commits that are to arrive later than anybody waits for them; none: they arrive.
     late: Mutex<Option<Vec<Transaction>>>,
+    /// Which ones: of records below this.
+    late_below: Mutex<&'static str>,
 }
 
 impl Slow {
@@ -62,10 +64,20 @@ impl Slow {
             reached: Notify::new(),
             go_on: Notify::new(),
             late: Mutex::default(),
+            late_below: Mutex::default(),
         })
     }
 
     fn hold_back(&self) {
+        self.hold_back_below("pools/");
+    }
+
+    fn hold_back_claims(&self) {
+        self.hold_back_below("chunks/");
+    }
+
+    fn hold_back_below(&self, below: &'static str) {
+        *self.late_below.lock().unwrap() = below;
         *self.late.lock().unwrap() = Some(Vec::new());
     }
 
@@ -130,7 +142,8 @@ impl Store for Slow {
         let keys = || transaction.operations.iter().map(|o| o.key().as_str());
         let moves = keys().any(|key| key.starts_with("chunks/"));
         let is_offer = keys().any(|key| key.starts_with("answers/"));
-        if keys().any(|key| key.starts_with("pools/"))
+        let below = *self.late_below.lock().unwrap();
+        if keys().any(|key| key.starts_with(below))
             && let Some(late) = &mut *self.late.lock().unwrap()
         {
             late.push(transaction);
@@ -345,24 +358,66 @@ async fn nobody_else_gets(store: &TestStore, given: IpAddr) {
     );
 }
 
-/// The return arrives between the reading of the pool and its answer, and another change of the host
-/// goes through: nothing may be late any more, and what was read is old.
+/// A network's removal was not answered, and it is used on: the removal, should it arrive yet, takes
+/// nothing.
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_its_late_return_took_meanwhile_is_not_confirmed() {
+async fn a_network_that_is_used_on_is_not_taken_by_its_late_removal() {
     let store = initialised().await;
     let slow = Slow::new(&store);
-    let host = Arc::new(start(&slow).await);
-    let (pool, given, late) = returns_unheard(&slow, &host).await;
-    slow.stop_at([Place::Own]);
-    let (asker, wish) = (Arc::clone(&host), gateway(&pool));
-    let again = tokio::spawn(async move { asker.request_address(wish).await });
-    slow.reached().await;
-    store.commit(late).await.unwrap();
-    let far = this(&pool, ip("10.9.200.7"), Some(mac(7)));
-    host.request_address(far).await.unwrap();
-    slow.go_on.notify_one();
-    assert_eq!(again.await.unwrap().unwrap().ip(), given);
-    nobody_else_gets(&store, given).await;
+    let host = start(&slow).await;
+    let pool = host.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
+    take(&host, &pool, 1).await.unwrap();
+    slow.hold_back();
+    host.release_pool(&pool).await.unwrap_err();
+    let late = slow.held_back().pop().unwrap();
+    take(&host, &pool, 2).await.unwrap();
+    let arrived = store.commit(late).await;
+    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+    take(&host, &pool, 3).await.unwrap();
+}
+
+/// A gateway that another host holds, too, was asked for without an answer, and given back: the request,
+/// should it arrive yet, holds nothing.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_was_given_back_is_not_held_by_its_late_request() {
+    let store = initialised().await;
+    let other = Machine::new("h2", &store).start().await;
+    let theirs = other.request_pool(exact(SUBNET)).await.unwrap().id;
+    let given = other.request_address(gateway(&theirs)).await.unwrap().ip();
+    let slow = Slow::new(&store);
+    let host = start(&slow).await;
+    let pool = host.request_pool(exact(SUBNET)).await.unwrap().id;
+    take(&host, &pool, 1).await.unwrap();
+    slow.hold_back();
+    host.request_address(gateway(&pool)).await.unwrap_err();
+    let late = slow.held_back().pop().unwrap();
+    host.release_address(&pool, given).await.unwrap();
+    let arrived = store.commit(late).await;
+    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+}
+
+/// A claim arrives after its host looked in vain for what became of it: what nobody uses goes back to all.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_arrives_late_is_not_kept_for_nobody() {
+    let store = initialised().await;
+    let slow = Slow::new(&store);
+    let host = start(&slow).await;
+    let second = Machine::new("h2", &store).start().await;
+    let theirs = second.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
+    take(&second, &theirs, 1).await.unwrap();
+    let pool = host.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
+    host.request_address(gateway(&pool)).await.unwrap();
+    slow.hold_back_claims();
+    take(&host, &pool, 2).await.unwrap_err();
+    let late = slow.held_back().pop().unwrap();
+    pass(60).await;
+    drop(store.commit(late).await);
+    host.release_pool(&pool).await.unwrap();
+    pass(300).await;
+    let chunks = store.values().into_iter();
+    let mut chunks = chunks.filter(|(key, _)| key.starts_with("chunks/"));
+    let names = |(_, record): (_, Vec<u8>)| String::from_utf8(record).unwrap().contains("h1");
+    assert!(!chunks.any(names), "something is kept for h1");
 }
 
 /// The process ended behind the return, and the next one is not known to the store yet: it does not know

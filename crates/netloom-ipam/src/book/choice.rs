@@ -49,13 +49,16 @@ pub(super) fn choose_named(
         return Err(Refusal::Error(error));
     }
     if let Some(holder) = ledger.reserved.get(&index) {
-        return if admits(holder, wish) {
-            Ok((ip, Source::Kept))
-        } else {
-            Err(Refusal::Error(IpamError::InUse(format!(
+        if !admits(holder, wish) {
+            return Err(Refusal::Error(IpamError::InUse(format!(
                 "{ip} is reserved for {}; see `netloom address ls`",
                 told(holder)
-            ))))
+            ))));
+        }
+        return match ledger.held.owns(index) {
+            true => Ok((ip, Source::Kept)),
+            // Its range went to another host while the store had lost its past.
+            false => Err(Refusal::Absent(Need::Exactly(index))),
         };
     }
     if !ledger.held.owns(index) {

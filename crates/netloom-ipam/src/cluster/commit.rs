@@ -3,8 +3,9 @@
 use super::content::only_contents_differ;
 use super::judge::Verdict;
 use super::member::{Member, State, caused, unavailable};
+use crate::pools::contended;
 use crate::records::{HOST_VERSION, HostRecord, Record, operation_of};
-use crate::registry::Stored;
+use crate::registry::{CONFLICTS_MAX, Stored};
 use crate::space::Keys;
 use netloom_core::store::{
     CommitError, Committed, Key, Operation, StoreError, Transaction, Version, Versioned,
@@ -125,6 +126,27 @@ impl Member {
                 Err(RangeError::Refused(caused(why, error)))
             }
         }
+    }
+
+    /// Ends what may arrive late, by a commit of nothing: what was sent before has happened by then, or
+    /// never will. Who reads the store after it, and does not change it, can go by what was read.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take the commit, or does not say.
+    pub(crate) async fn end_late(&self) -> Result<(), IpamError> {
+        for _ in 0..CONFLICTS_MAX {
+            if !self.is_anything_late() {
+                return Ok(());
+            }
+            let operation = self.operation();
+            let nothing = self.commit_behind(Fence::Epoch, &operation, Vec::new());
+            match nothing.await {
+                Ok(()) => return Ok(()),
+                Err(RangeError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(contended())
     }
 
     fn prepare(

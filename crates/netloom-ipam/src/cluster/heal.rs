@@ -1,6 +1,7 @@
 //! Writing again what this host knows, after the store lost its past.
 
 use super::commit::{EpochMark, Fence, RangeError};
+use super::member::unavailable;
 use crate::book::Book;
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
@@ -12,7 +13,7 @@ use crate::records::{
     GatewayHold, HOST_VERSION, HealRecord, HostRecord, HostState, PoolRecord, PoolState, Record,
     ReferenceRecord, SpaceRecord, VERSION,
 };
-use crate::registry::{CONFLICTS_MAX, StoredPool, write};
+use crate::registry::{CONFLICTS_MAX, Stored, StoredPool, write};
 use crate::space::{Keys, PoolKey, Reference};
 use netloom_core::IpamError;
 use netloom_core::store::Operation;
@@ -43,6 +44,24 @@ pub(super) enum Life {
     Later,
 }
 
+/// Why a host writes what it knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Saying<'a> {
+    /// The store lost it.
+    Again,
+    /// The store never had it: only as long as nobody made a pool since this was written.
+    First(&'a Stored<SpaceRecord>),
+}
+
+impl Saying<'_> {
+    fn fence(self) -> Fence {
+        match self {
+            Self::Again => Fence::Epoch,
+            Self::First(_) => Fence::Change,
+        }
+    }
+}
+
 impl AddressManager {
     /// Says again who was forgotten, which pools there are, and which ranges this host owns; then
     /// that it did. Each step may be done again.
@@ -65,8 +84,8 @@ impl AddressManager {
             let Some(known) = self.known(pool) else {
                 continue;
             };
-            match self.assert_pool(pool, &known, Fence::Epoch).await? {
-                Life::Same => self.assert_ranges(pool, &known, Fence::Epoch).await?,
+            match self.assert_pool(pool, &known, Saying::Again).await? {
+                Life::Same => self.assert_ranges(pool, &known, Saying::Again).await?,
                 Life::Later => tracing::error!(
                     pool = %pool.subnet,
                     "another host knew a later life of this pool, and what this host had of the \
@@ -115,7 +134,7 @@ impl AddressManager {
         &self,
         pool: PoolKey,
         known: &Known,
-        fence: Fence,
+        saying: Saying<'_>,
     ) -> Result<Life, IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let stored = self.registry.pool(pool).await?;
@@ -127,32 +146,43 @@ impl AddressManager {
             let mut operations = self.missing(pool, known, stored.as_ref(), &operation);
             if !operations.is_empty() && stored.as_ref().is_none_or(|s| !s.is_active()) {
                 // Of two overlapping pools that come into being at once only one may.
-                operations.insert(0, self.guard(pool, &operation).await?);
+                let guard = match saying {
+                    Saying::Again => self.registry.space(pool.space).await?,
+                    Saying::First(space) => Some(space.clone()),
+                };
+                operations.insert(0, self.guard(pool, &operation, guard));
             }
             let more = operations.len() > OPERATIONS_MAX;
             let some: Vec<_> = operations.into_iter().take(OPERATIONS_MAX).collect();
             if some.is_empty() {
                 return Ok(Life::Same);
             }
-            match self.member.commit_behind(fence, &operation, some).await {
-                Ok(()) if more => {}
-                Ok(()) => return Ok(Life::Same),
-                Err(RangeError::Conflict) => {}
-                Err(error) => return Err(error.into()),
+            let sent = self.member.commit_behind(saying.fence(), &operation, some);
+            match (sent.await, saying) {
+                (Ok(()), _) if more => {}
+                (Ok(()), _) => return Ok(Life::Same),
+                (Err(RangeError::Conflict), Saying::Again) => {}
+                // Somebody may have made the pool.
+                (Err(error), _) => return Err(error.into()),
             }
         }
         Err(contended())
     }
 
-    async fn guard(&self, pool: PoolKey, operation: &str) -> Result<Operation, IpamError> {
-        let before = self.registry.space(pool.space).await?;
+    /// Whoever read the space before this looks again.
+    pub(super) fn guard(
+        &self,
+        pool: PoolKey,
+        operation: &str,
+        before: Option<Stored<SpaceRecord>>,
+    ) -> Operation {
         let record = SpaceRecord {
             version: VERSION,
             operation: operation.to_owned(),
             generation: before.as_ref().map_or(0, |s| s.record.generation) + 1,
         };
         let key = self.registry.keys.space(pool.space);
-        Ok(write(key, &record, before.map(|s| s.version)))
+        write(key, &record, before.map(|s| s.version))
     }
 
     fn missing(
@@ -164,10 +194,6 @@ impl AddressManager {
     ) -> Vec<Operation> {
         let keys = &self.registry.keys;
         let mut operations = Vec::new();
-        if let Some(record) = asserted(known, stored, operation) {
-            let before = stored.map(|stored| stored.pool.version.clone());
-            operations.push(write(keys.pool(pool), &record, before));
-        }
         for (nonce, record) in &known.references {
             let there = stored.and_then(|stored| stored.references.get(nonce));
             if there.is_some_and(|there| !record.has_more_than(&there.record)) {
@@ -186,6 +212,18 @@ impl AddressManager {
                 there.map(|there| there.version.clone()),
             ));
         }
+        // With each reference the pool's record too, as in every change: whoever counts references, and
+        // drops the last one, goes by its version.
+        let same = |stored: &StoredPool| PoolRecord {
+            operation: operation.to_owned(),
+            ..stored.pool.record.clone()
+        };
+        let has_more = !operations.is_empty();
+        let record = asserted(known, stored, operation);
+        if let Some(record) = record.or_else(|| stored.filter(|_| has_more).map(same)) {
+            let before = stored.map(|stored| stored.pool.version.clone());
+            operations.insert(0, write(keys.pool(pool), &record, before));
+        }
         operations
     }
 
@@ -195,13 +233,13 @@ impl AddressManager {
         &self,
         pool: PoolKey,
         known: &Known,
-        fence: Fence,
+        saying: Saying<'_>,
     ) -> Result<(), IpamError> {
         let ranges = known.ranges.iter().map(|range| range.part.first);
         let all = ranges.chain(known.infrastructure.iter().copied());
         let chunks: BTreeSet<u128> = all.map(chunk_of).collect();
         for number in chunks {
-            self.assert_chunk(pool, known, number, fence).await?;
+            self.assert_chunk(pool, known, number, saying).await?;
         }
         Ok(())
     }
@@ -211,17 +249,27 @@ impl AddressManager {
         pool: PoolKey,
         known: &Known,
         number: u128,
-        fence: Fence,
+        saying: Saying<'_>,
     ) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let before = self.registry.chunk(pool, known.generation, number).await?;
+            if let Saying::First(_) = saying {
+                self.refuse_others(known, &before)?;
+            }
             let mut stored = before.clone();
             let lost = self.assert_into(known, &mut stored);
             let operation = self.member.operation();
             let write = self
                 .registry
                 .write_chunk(&stored, known.generation, &operation);
-            let sent = self.member.commit_behind(fence, &operation, vec![write]);
+            let mut operations = vec![write];
+            if let Saying::First(space) = saying {
+                let key = self.registry.keys.space(pool.space);
+                operations.push(Operation::CheckVersion(key, space.version.clone()));
+            }
+            let sent = self
+                .member
+                .commit_behind(saying.fence(), &operation, operations);
             match sent.await {
                 Ok(()) => return self.note_asserted(pool, known, &stored, &lost),
                 Err(RangeError::Conflict) => {}
@@ -229,6 +277,25 @@ impl AddressManager {
             }
         }
         Err(contended())
+    }
+
+    /// Of a pool that is this host's alone nobody else has anything, unless another host is about to
+    /// bring the same one.
+    fn refuse_others(&self, known: &Known, stored: &StoredChunk) -> Result<(), IpamError> {
+        let me = self.member.host().as_str();
+        let spans = known.ranges.iter();
+        let spans = spans.filter_map(|range| span_in(range.part, stored.number));
+        let mut runs = spans.flat_map(|span| stored.chunk.within(span).collect::<Vec<_>>());
+        let Some(other) =
+            runs.find_map(|run| run.holder.host().filter(|h| *h != me).map(str::to_owned))
+        else {
+            return Ok(());
+        };
+        Err(unavailable(format!(
+            "host {other} brings the pool {} into the shared store, too; remove the network there or \
+             here",
+            stored.pool.subnet
+        )))
     }
 
     /// Gives what is somebody else's by now.
@@ -496,19 +563,27 @@ fn let_go(book: &mut Book, pool: u32, lost: &[Part]) -> Result<(), IpamError> {
 
 /// The pool's record to be, if the store's is behind what this host knows.
 fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Option<PoolRecord> {
-    let mine = PoolRecord {
+    let mine = |state| PoolRecord {
         version: VERSION,
         operation: operation.to_owned(),
         generation: known.generation,
-        state: PoolState::Active,
+        state,
         gateway: known.gateway,
     };
+    // Who has ranges alone was about to give them back, and does not bring a pool to life.
+    let state = match known.references.is_empty() {
+        true => PoolState::Released,
+        false => PoolState::Active,
+    };
     let Some(stored) = stored else {
-        return Some(mine);
+        return Some(mine(state));
     };
     let there = &stored.pool.record;
-    if there.generation < known.generation || there.state == PoolState::Released {
-        return Some(mine);
+    if there.generation < known.generation {
+        return Some(mine(state));
+    }
+    if there.state == PoolState::Released {
+        return (state != there.state).then(|| mine(state));
     }
     // All that hold a gateway hold the same one: another one in the store is of the time before. Its
     // address stays the pool's own, unless a host says that it owns it: in the lost time it may have
@@ -519,7 +594,7 @@ fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Opti
         .any(|r| r.gateway == GatewayHold::Held);
     let lacks = there.gateway.is_none() || (holds && there.gateway != known.gateway);
     if lacks && known.gateway.is_some() {
-        return Some(mine);
+        return Some(mine(there.state));
     }
     None
 }

@@ -150,9 +150,16 @@ impl Member {
         let own = self
             .record::<HostRecord>(&self.keys.host(), deadline)
             .await?;
-        let hosts = match width {
-            Width::All => Peers::of(self.host.as_str(), &self.list_hosts(deadline).await?),
-            Width::Fences => self.state().hosts.clone(),
+        let number = |epoch: &Stored<EpochRecord>| match epoch.record {
+            EpochRecord::Number(number) => Some(number),
+            EpochRecord::Moved(_) => None,
+        };
+        // What is known of the others is of the epoch in which it was listed.
+        let is_new = epoch.as_ref().and_then(number) != Some(self.memory().epoch);
+        let hosts = if width == Width::All || is_new {
+            Peers::of(self.host.as_str(), &self.list_hosts(deadline).await?)
+        } else {
+            self.state().hosts.clone()
         };
         Ok(Look {
             turn,

@@ -67,13 +67,6 @@ pub(super) struct Joined {
     pub(super) own: Stored<HostRecord>,
 }
 
-/// What may arrive in the store although nobody waits for it any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Late {
-    Nothing,
-    Changes,
-}
-
 /// What makes a member.
 #[derive(Debug)]
 pub(crate) struct Founding {
@@ -311,15 +304,11 @@ impl Member {
         state.open.iter().any(|open| open == operation)
     }
 
-    /// What of this host's may happen yet; nothing can once a later change went through. Of what a
-    /// process before this one sent, only the start knows the end.
-    pub(crate) fn late(&self) -> Late {
+    /// Whether a change of this host's may happen yet although nobody waits for it; none can once a
+    /// later one went through. Of what a process before this one sent, only the start knows the end.
+    pub(super) fn is_anything_late(&self) -> bool {
         let state = self.state();
-        if state.me.starts.is_some() && state.open.is_empty() {
-            Late::Nothing
-        } else {
-            Late::Changes
-        }
+        state.joined.is_none() || !state.open.is_empty()
     }
 
     /// Whether this very process wrote an operation into this host's record, or may have.

@@ -70,7 +70,12 @@ impl Mirror {
                 state,
                 ..unknown_host(host)
             };
-            if let Some(key) = Keys::host_key(host) {
+            let Some(key) = Keys::host_key(host) else {
+                continue;
+            };
+            // A store that lost its past shows hosts again that were forgotten; they stay so.
+            let was = rows.get(&key).and_then(|row| HostRecord::decode(row).ok());
+            if was.is_none_or(|was| was.state == HostState::Member) {
                 rows.insert(key, record.encode());
             }
         }

@@ -26,6 +26,6 @@ pub use copy::{Copied, CopyError, store_copy};
 pub use init::cluster_init;
 
 pub(crate) use commit::RangeError;
-pub(crate) use member::{Late, Member};
+pub(crate) use member::Member;
 pub(crate) use memory::Memory;
 pub(crate) use mirror::Mirror;

@@ -227,8 +227,14 @@ impl AddressManager {
             let me = (&*self.member, &let_go);
             let pools = pools_anew(&self.registry, &self.mirror, &table, me).await?;
             let pools = (pools.as_slice(), let_go);
-            let book = Book::new(config, journal, table, pools, Arc::clone(clock))?;
-            *self.book() = book;
+            let mut book = Book::new(config, journal, table, pools, Arc::clone(clock))?;
+            {
+                let mut before = self.book();
+                book.going = std::mem::take(&mut before.going);
+                *before = book;
+            }
+            // What came in while the disk was full is in the store alone.
+            self.gates.all_unclear();
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! A host that had a store of its own and shares one from now on: its pools become pools of all,
 //! with their addresses, while containers run on them.
 
-use super::commit::Fence;
-use super::heal::Life;
+use super::heal::{Life, Saying};
 use crate::book::Book;
 use crate::event::Event;
 use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
-use crate::registry::StoredPool;
+use crate::records::SpaceRecord;
+use crate::registry::{Stored, StoredPool};
 use crate::space::{PoolKey, Reference};
 use netloom_core::{AddressSpace, IpamError};
 
@@ -40,20 +40,28 @@ impl AddressManager {
         if self.member.is_alone() {
             return Ok(());
         }
-        let own = self.unshared();
-        if own.is_empty() {
-            return Ok(());
-        }
-        let shared = self.registry.pools(AddressSpace::Global).await?;
-        self.refuse_conflicts(&own, &shared)?;
-        for pool in own {
-            let there = shared
-                .iter()
-                .find(|stored| stored.key.subnet == pool.subnet);
-            self.promote(pool, there).await?;
+        for pool in self.unshared() {
+            self.promote(pool).await?;
             self.release_unshared(pool).await?;
         }
         Ok(())
+    }
+
+    /// The space with a mark of this host's, and the pools that it has by then. Whoever else is about to
+    /// make a pool, or to bring one, looks again; and this host, if it finds another mark than its own.
+    async fn mark_space(
+        &self,
+        pool: PoolKey,
+    ) -> Result<(Stored<SpaceRecord>, Vec<StoredPool>), IpamError> {
+        let operation = self.member.operation();
+        let before = self.registry.space(pool.space).await?;
+        let mark = self.guard(pool, &operation, before);
+        let marked = self.member.commit(&operation, vec![mark]).await;
+        marked.map_err(IpamError::from)?;
+        let space = self.registry.space(pool.space).await?;
+        let space = space.filter(|space| space.record.operation == operation);
+        let shared = self.registry.pools(pool.space).await?;
+        Ok((space.ok_or_else(contended)?, shared))
     }
 
     /// Pools of this host alone, of which it has something.
@@ -112,7 +120,7 @@ impl AddressManager {
             })
     }
 
-    async fn promote(&self, pool: PoolKey, there: Option<&StoredPool>) -> Result<(), IpamError> {
+    async fn promote(&self, pool: PoolKey) -> Result<(), IpamError> {
         let _one_at_a_time = self.changes.lock().await;
         let gate = self.gates.of(pool);
         let _no_fetch = gate.fetching.lock().await;
@@ -126,14 +134,18 @@ impl AddressManager {
         };
         let shared_gate = self.gates.of(shared);
         let _hands_of_shared = shared_gate.hands.lock().await;
+        let (space, pools) = self.mark_space(shared).await?;
+        self.refuse_conflicts(&self.unshared(), &pools)?;
+        let saying = Saying::First(&space);
+        let there = pools.iter().find(|stored| stored.key == shared);
         known.generation = match there {
             None => known.generation,
             Some(there) if there.is_active() => there.pool.record.generation,
             Some(there) => known.generation.max(there.pool.record.generation + 1),
         };
         // The ranges first: nobody claims from a pool that is not there yet.
-        self.assert_ranges(shared, &known, Fence::Change).await?;
-        if self.assert_pool(shared, &known, Fence::Change).await? == Life::Later {
+        self.assert_ranges(shared, &known, saying).await?;
+        if self.assert_pool(shared, &known, saying).await? == Life::Later {
             return Err(contended());
         }
         let noted = {
@@ -143,7 +155,11 @@ impl AddressManager {
                 pool: known.number,
                 generation: known.generation,
             })?;
-            book.pools.remove(&pool);
+            // Its addresses are in use, also while the store is not to be read.
+            if let Some(mut live) = book.pools.remove(&pool) {
+                live.key = shared;
+                book.pools.insert(shared, live);
+            }
             noted
         };
         settle(Some(noted)).await?;

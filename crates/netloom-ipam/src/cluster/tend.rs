@@ -84,6 +84,8 @@ impl AddressManager {
             // A pool may have begun another life since, or be back in a former one.
             self.follow_all().await?;
             self.check_ranges().await?;
+            // What was lost must not come back with a power cut or a full disk: nobody looks again.
+            self.all_durable().await?;
             self.member.is_checked(epoch);
         }
         if width == Width::All {

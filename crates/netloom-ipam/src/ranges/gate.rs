@@ -110,6 +110,12 @@ impl Gates {
         Arc::clone(gate)
     }
 
+    /// Nobody knows whether what came in of any pool was noted.
+    pub(crate) fn all_unclear(&self) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.values().for_each(|gate| gate.note_unclear());
+    }
+
     /// Some callers of a pool will soon need more.
     pub(crate) fn ask_ahead(&self, pool: PoolKey) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);

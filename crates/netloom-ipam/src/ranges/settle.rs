@@ -21,6 +21,7 @@ impl AddressManager {
             self.settle_leaving(pool).await?;
         }
         if let Some(unclear) = gate.clear_up() {
+            self.member.end_late().await?;
             self.adopt_all(pool, gate).await?;
             unclear.ends();
         }
