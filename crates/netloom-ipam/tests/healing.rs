@@ -11,7 +11,7 @@ mod common;
 
 use common::machine::*;
 use common::store::{Fault, Snapshot, TestStore};
-use common::{exact, gateway, ip, mac, subnet, this};
+use common::{any, exact, gateway, ip, mac, subnet, this};
 use netloom_core::{
     AddressKind, AddressView, ClusterAdmin, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor,
     Standing,
@@ -280,6 +280,98 @@ async fn two_owners_by_a_store_that_went_back_unseen_are_one_again_after_healing
             }
         }
         assert!(!again.is_empty());
+    }
+}
+
+/// A host that had given its network up, and not yet what it owned of the pool, brings no pool to life
+/// that nobody uses.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_nobody_refers_to_is_not_brought_to_life() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let first = machine.start().await;
+    let second = Machine::new("h2", &store).start().await;
+    let pool = network(&first, "10.9.7.0/24").await.id;
+    network(&second, "10.9.7.0/24").await;
+    let ip = take(&first, &pool, 1).await.unwrap();
+    pass(60).await;
+    first.release_address(&pool, ip).await.unwrap();
+    first.release_pool(&pool).await.unwrap();
+    drop((first, second));
+    store.wipe();
+    initialise(&store, ["h1"]).await;
+    let first = machine.start().await;
+    pass(120).await;
+    let gone = HostId::new("h2").unwrap();
+    first.forget(&gone).await.unwrap();
+    pass(60).await;
+    assert_eq!(first.cluster().await.standing, Standing::Joined);
+    let third = Machine::new("h3", &store).start().await;
+    network(&third, "10.9.0.0/16").await;
+}
+
+/// A host that hears of a new epoch by a glance at it does not compare that with what it knew of the other
+/// hosts before: it would take the store for one that lost its past once more.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_went_back_begins_one_epoch_and_no_second_one() {
+    for seconds in 0..24 {
+        let store = initialised().await;
+        let machine = |name| Machine::new(name, &store);
+        let first = machine("h1").start().await;
+        pass(seconds).await;
+        let (second, third) = (machine("h2").start().await, machine("h3").start().await);
+        pass(60).await;
+        let before = store.snapshot();
+        for _ in 0..20 {
+            let pool = network(&third, "10.9.0.0/24").await.id;
+            third.release_pool(&pool).await.unwrap();
+        }
+        pass(60).await;
+        drop(third);
+        store.restore(&before);
+        pass(120).await;
+        for host in [&first, &second] {
+            let cluster = host.cluster().await;
+            let waiting = vec![HostId::new("h3").unwrap()];
+            assert_eq!(cluster.standing, Standing::Healing { waiting });
+            assert_eq!(cluster.epoch, 2, "{seconds}");
+        }
+    }
+}
+
+/// A host had an address reserved, a store that went back gave it to another host: the reservation stands,
+/// and hands out nothing that is not this host's.
+#[tokio::test(start_paused = true)]
+async fn a_reserved_address_that_another_host_has_by_now_is_not_handed_out() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let pools = [
+        network(&first, "10.9.0.0/28").await.id,
+        network(&second, "10.9.0.0/28").await.id,
+    ];
+    let before = store.snapshot();
+    let mut in_use = BTreeSet::from([take(&first, &pools[0], 1).await.unwrap()]);
+    let kept = in_use.pop_first().unwrap();
+    first.release_address(&pools[0], kept).await.unwrap();
+    let reservation = Reservation {
+        ip: kept,
+        holder: ReservedFor::Mac(mac(5)),
+    };
+    first.reserve(reservation).await.unwrap();
+    drop(first);
+    store.restore(&before);
+    while let Ok(ip) = take(&second, &pools[1], 100 + in_use.len() as u32).await {
+        in_use.insert(ip);
+    }
+    assert!(in_use.contains(&kept));
+    let first = one.start().await;
+    pass(120).await;
+    for wanted in [Some(kept), None] {
+        let mut wish = any(&pools[0], mac(5));
+        wish.wanted = wanted;
+        let taken = first.request_address(wish).await;
+        assert!(matches!(taken, Err(IpamError::InUse(_))), "{taken:?}");
     }
 }
 

@@ -11,13 +11,13 @@
 mod common;
 
 use async_trait::async_trait;
-use common::machine::{Machine, Process, initialise, initialised, pass, take};
+use common::machine::{Machine, Process, initialise, initialised, loner, pass, take};
 use common::store::{Fault, Snapshot};
 use common::{TestStore, exact, gateway, ip, mac, this};
 use netloom_core::store::{
     CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
 };
-use netloom_core::{Ipam, IpamError};
+use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
 use netloom_ipam::Sharing;
 use netloom_types::PoolId;
 use std::collections::BTreeSet;
@@ -35,6 +35,8 @@ enum Place {
     Member,
     /// It is about to write its pools again.
     Pools,
+    /// It is about to write its first chunk.
+    FirstChunk,
     /// It is about to write its second chunk again.
     SecondChunk,
     /// Its offer was not answered, or its claim got lost: it is to look into its own record what became of
@@ -122,6 +124,7 @@ impl Store for Slow {
         match key.as_str() {
             "hosts/h1" => self.stop(Place::Own).await,
             key if key.starts_with("pools/") => self.stop(Place::Pools).await,
+            key if key.ends_with("/0/00") => self.stop(Place::FirstChunk).await,
             key if key.ends_with("/0/01") => self.stop(Place::SecondChunk).await,
             _ => {}
         }
@@ -396,28 +399,25 @@ async fn a_gateway_that_was_given_back_is_not_held_by_its_late_request() {
     assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
 }
 
-/// A claim arrives after its host looked in vain for what became of it: what nobody uses goes back to all.
+/// A claim was not answered, and its host looks what became of it: it does not arrive behind that look,
+/// to be kept for nobody.
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_arrives_late_is_not_kept_for_nobody() {
+async fn a_claim_does_not_arrive_after_its_host_looked_for_it() {
     let store = initialised().await;
     let slow = Slow::new(&store);
     let host = start(&slow).await;
-    let second = Machine::new("h2", &store).start().await;
-    let theirs = second.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
-    take(&second, &theirs, 1).await.unwrap();
+    let _other = Machine::new("h2", &store).start().await;
+    pass(60).await;
     let pool = host.request_pool(exact("10.9.0.0/16")).await.unwrap().id;
-    host.request_address(gateway(&pool)).await.unwrap();
+    take(&host, &pool, 1).await.unwrap();
+    pass(60).await;
     slow.hold_back_claims();
-    take(&host, &pool, 2).await.unwrap_err();
+    let far = this(&pool, ip("10.9.200.7"), Some(mac(7)));
+    host.request_address(far).await.unwrap_err();
     let late = slow.held_back().pop().unwrap();
     pass(60).await;
-    drop(store.commit(late).await);
-    host.release_pool(&pool).await.unwrap();
-    pass(300).await;
-    let chunks = store.values().into_iter();
-    let mut chunks = chunks.filter(|(key, _)| key.starts_with("chunks/"));
-    let names = |(_, record): (_, Vec<u8>)| String::from_utf8(record).unwrap().contains("h1");
-    assert!(!chunks.any(names), "something is kept for h1");
+    let arrived = store.commit(late).await;
+    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
 }
 
 /// The process ended behind the return, and the next one is not known to the store yet: it does not know
@@ -556,4 +556,85 @@ async fn a_store_that_goes_back_while_it_is_healed_is_healed() {
         assert!(in_use.insert(ip), "{ip} was handed out twice");
     }
     assert!(more > 5000, "nothing is left of 64");
+}
+
+/// A host counts who uses a pool, and is about to drop the last reference, while another one says again
+/// that it has one: the pool lives on.
+#[tokio::test(start_paused = true)]
+async fn a_reference_that_is_said_again_meanwhile_keeps_the_pool() {
+    let store = initialised().await;
+    let slow = Slow::new(&store);
+    let leaver = Arc::new(start(&slow).await);
+    let machine = Machine::new("h2", &store);
+    let left = leaver.request_pool(exact(SUBNET)).await.unwrap().id;
+    leaver.request_address(gateway(&left)).await.unwrap();
+    let stays = machine.start().await;
+    let before = store.snapshot();
+    let pool = stays.request_pool(exact(SUBNET)).await.unwrap().id;
+    stays.request_address(gateway(&pool)).await.unwrap();
+    let taken = take(&stays, &pool, 1).await.unwrap();
+    pass(60).await;
+    drop(stays);
+    store.restore(&before);
+    // The first one has said again what it owns, and waits for the other.
+    pass(60).await;
+    slow.stop_at([Place::FirstChunk]);
+    let host = Arc::clone(&leaver);
+    let released = tokio::spawn(async move { host.release_pool(&left).await });
+    slow.reached().await;
+    let stays = machine.start().await;
+    breathe().await;
+    slow.go_on.notify_one();
+    released.await.unwrap().unwrap();
+    pass(60).await;
+    take(&stays, &pool, 2).await.unwrap();
+    let third = Machine::new("h3", &store).start().await;
+    let theirs = third.request_pool(exact(SUBNET)).await.unwrap().id;
+    let wish = this(&theirs, taken, Some(mac(9)));
+    let twice = third.request_address(wish).await;
+    assert!(matches!(twice, Err(IpamError::InUse(_))), "{twice:?}");
+}
+
+/// Two hosts with stores of their own come to the shared one with the same pool, or with two that overlap,
+/// while the first one is in the middle of bringing its own: one of them stops.
+#[tokio::test(start_paused = true)]
+async fn of_two_hosts_that_bring_a_pool_at_once_one_stops() {
+    for place in [Place::FirstChunk, Place::Pools] {
+        for (subnet, lives) in [
+            ("10.9.7.0/24", [1, 1]),
+            ("10.9.7.0/24", [1, 3]),
+            ("10.9.7.0/24", [3, 1]),
+            ("10.9.0.0/16", [1, 1]),
+        ] {
+            let told = format!("{place:?} {subnet} {lives:?}");
+            let store = initialised().await;
+            let slow = Slow::new(&store);
+            let (first, own, mut own_given) = loner("h1", "10.9.7.0/24", lives[0]).await;
+            slow.stop_at([place]);
+            let (on, config) = (Arc::clone(&slow), first.config());
+            let started = tokio::spawn(async move { first.start_on(on, config).await });
+            slow.reached().await;
+            let (mut second, pool, mut given) = loner("h2", subnet, lives[1]).await;
+            second.host.store = store.clone();
+            let second = second.start().await;
+            slow.go_on.notify_one();
+            let first = started.await.unwrap();
+            pass(120).await;
+            let mut stand = Vec::new();
+            for (host, pool, given) in
+                [(&first, &own, &mut own_given), (&second, &pool, &mut given)]
+            {
+                let standing = host.cluster().await.standing;
+                stand.push(standing == Standing::Joined);
+                match (standing, take(host, pool, 1000).await) {
+                    (Standing::Joined, Ok(ip)) => assert!(given.insert(ip), "{told}: {ip} twice"),
+                    (Standing::Stopped { why }, Err(_)) => {
+                        assert!(why.contains("overlaps"), "{why}");
+                    }
+                    other => panic!("{told}: {other:?}"),
+                }
+            }
+            assert!(stand[0] != stand[1], "{told}: {stand:?} join");
+        }
+    }
 }

@@ -14,9 +14,8 @@ use common::store::Fault;
 use common::{TestStore, exact, gateway, ip, mac, subnet};
 use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Membership, Standing};
 use netloom_ipam::{AddressManager, Sharing};
-use netloom_types::{HostId, PoolId};
+use netloom_types::HostId;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 #[tokio::test(start_paused = true)]
@@ -323,26 +322,10 @@ async fn a_check_finds_what_does_not_fit() {
     assert!(found[0].what.contains("overlaps"), "{found:?}");
 }
 
-/// A host that has a store of its own so far, which is its mirror later on.
-async fn loner(name: &'static str, subnet: &str) -> (Machine, PoolId, BTreeSet<IpAddr>) {
-    let machine = Machine::new(name, &TestStore::default());
-    let mut seams = machine.host.seams();
-    seams.store = Arc::new(machine.mirror.clone());
-    let mut config = machine.config();
-    config.sharing = Sharing::Alone;
-    let ipam = AddressManager::open(config, seams).await.unwrap();
-    let pool = network(&ipam, subnet).await.id;
-    let mut given = BTreeSet::new();
-    for n in 0..20 {
-        given.insert(take(&ipam, &pool, n).await.unwrap());
-    }
-    (machine, pool, given)
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_host_with_a_store_of_its_own_moves_to_one_that_is_shared() {
     let store = initialised().await;
-    let (mut machine, pool, mut given) = loner("h1", "10.9.0.0/16").await;
+    let (mut machine, pool, mut given) = loner("h1", "10.9.0.0/16", 1).await;
     machine.host.store = store.clone();
     // At first it cannot reach it, and goes on with what it has.
     store.go_away();
@@ -384,7 +367,7 @@ async fn a_host_that_brings_pools_in_use_elsewhere_is_refused_with_their_list() 
     let store = initialised().await;
     let first = Machine::new("h1", &store).start().await;
     network(&first, "10.9.0.0/16").await;
-    let (mut machine, pool, given) = loner("h2", "10.9.7.0/24").await;
+    let (mut machine, pool, given) = loner("h2", "10.9.7.0/24", 1).await;
     machine.host.store = store.clone();
     let two = machine.start().await;
     let refused = take(&two, &pool, 100).await.unwrap_err();

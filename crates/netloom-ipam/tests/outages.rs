@@ -9,33 +9,11 @@
 
 mod common;
 
-use common::TestStore;
-use common::machine::{Machine, initialised, network, pass, take};
+use common::machine::{Machine, initialised, loner, network, pass, take};
 use common::store::Fault;
-use netloom_core::IpamError;
-use netloom_ipam::{AddressManager, Sharing};
-use netloom_types::PoolId;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::sync::Arc;
+use netloom_core::{Ipam, IpamAdmin, IpamError};
 
 const SUBNET: &str = "10.9.0.0/24";
-
-/// A host that has a store of its own so far, which is its mirror later on.
-async fn loner() -> (Machine, PoolId, BTreeSet<IpAddr>) {
-    let machine = Machine::new("h1", &TestStore::default());
-    let mut seams = machine.host.seams();
-    seams.store = Arc::new(machine.mirror.clone());
-    let mut config = machine.config();
-    config.sharing = Sharing::Alone;
-    let ipam = AddressManager::open(config, seams).await.unwrap();
-    let pool = network(&ipam, SUBNET).await.id;
-    let mut given = BTreeSet::new();
-    for n in 0..20 {
-        given.insert(take(&ipam, &pool, n).await.unwrap());
-    }
-    (machine, pool, given)
-}
 
 /// The store is away after each commit of the move in turn; the process goes on, or dies too.
 #[tokio::test(start_paused = true)]
@@ -43,7 +21,7 @@ async fn a_move_to_a_shared_store_that_was_cut_short_is_finished_and_doubles_not
     for fault in [Fault::DoneAndAway, Fault::LostAndAway] {
         for (nth, dies) in (0..6).flat_map(|nth| [(nth, false), (nth, true)]) {
             let store = initialised().await;
-            let (mut machine, pool, mut given) = loner().await;
+            let (mut machine, pool, mut given) = loner("h1", SUBNET, 1).await;
             machine.host.store = store.clone();
             store.fail_after(nth, [fault]);
             let mut one = machine.start().await;
@@ -76,6 +54,29 @@ async fn a_move_to_a_shared_store_that_was_cut_short_is_finished_and_doubles_not
     }
 }
 
+/// The store is away right after it has the pool: what a container gives back meanwhile is free.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_while_a_move_waits_for_the_store_is_free() {
+    for nth in 0..8 {
+        let store = initialised().await;
+        let (mut machine, pool, given) = loner("h1", SUBNET, 1).await;
+        machine.host.store = store.clone();
+        store.die_after(nth);
+        let one = machine.start().await;
+        for ip in &given {
+            one.release_address(&pool, *ip).await.unwrap();
+        }
+        store.come_back();
+        pass(30).await;
+        let known = one.addresses(SUBNET.parse().unwrap()).await.unwrap();
+        let in_use: Vec<_> = known
+            .iter()
+            .filter(|view| given.contains(&view.ip))
+            .collect();
+        assert!(in_use.is_empty(), "{nth}: {in_use:?}");
+    }
+}
+
 /// The holder with the most by its last word is off; another one has something to give.
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_is_off_does_not_keep_others_from_giving() {
@@ -101,7 +102,7 @@ async fn a_holder_that_is_off_does_not_keep_others_from_giving() {
     let own = |who| given.iter().filter(move |(holder, _)| *holder == who);
     for (who, count) in [(2, 9), (1, 4)] {
         for (_, ip) in own(who).take(count) {
-            netloom_core::Ipam::release_address(&*hosts[who].ipam, &pools[who], *ip)
+            Ipam::release_address(&*hosts[who].ipam, &pools[who], *ip)
                 .await
                 .unwrap();
         }

@@ -2,7 +2,7 @@
 
 use super::commit::{OwnWrite, Sent, in_time, read_in_time};
 use super::judge::{Look, Verdict, judge};
-use super::member::{Joined, Member, caused, unavailable};
+use super::member::{Joined, Member, State, caused, unavailable};
 use super::memory::Memory;
 use super::peers::Peers;
 use crate::records::{
@@ -150,12 +150,10 @@ impl Member {
         let own = self
             .record::<HostRecord>(&self.keys.host(), deadline)
             .await?;
-        let number = |epoch: &Stored<EpochRecord>| match epoch.record {
-            EpochRecord::Number(number) => Some(number),
-            EpochRecord::Moved(_) => None,
-        };
+        let version = epoch.as_ref().map(|epoch| epoch.version.clone());
+        let joined = |state: &State| state.joined.as_ref().map(|j| j.epoch_version.clone());
         // What is known of the others is of the epoch in which it was listed.
-        let is_new = epoch.as_ref().and_then(number) != Some(self.memory().epoch);
+        let is_new = version != joined(&self.state());
         let hosts = if width == Width::All || is_new {
             Peers::of(self.host.as_str(), &self.list_hosts(deadline).await?)
         } else {
@@ -264,7 +262,7 @@ impl Member {
         verdict
     }
 
-    fn take_in(&self, state: &mut super::member::State, look: Look) {
+    fn take_in(&self, state: &mut State, look: Look) {
         let waiting = look.waiting().to_vec();
         let heal = look.heal_version();
         let mark = look.hosts.mark();

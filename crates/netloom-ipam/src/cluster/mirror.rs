@@ -210,3 +210,32 @@ fn unkept(error: CommitError) -> IpamError {
         source: Some(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netloom_store::MemoryStore;
+
+    /// A store that lost its past shows a host that was forgotten as a member again.
+    #[tokio::test]
+    async fn who_was_forgotten_stays_so() {
+        let mirror = Mirror::new(Some(Arc::new(MemoryStore::new())));
+        let shown = |state| {
+            let host = "h2".to_owned();
+            let record = HostRecord {
+                state,
+                ..unknown_host(&host)
+            };
+            Peers::of("h1", &BTreeMap::from([(host, record)]))
+        };
+        for (state, kept) in [
+            (HostState::Member, HostState::Member),
+            (HostState::Forgotten, HostState::Forgotten),
+            (HostState::Member, HostState::Forgotten),
+        ] {
+            mirror.keep_hosts(&shown(state)).await.unwrap();
+            let hosts = mirror.hosts().await.unwrap();
+            assert_eq!(hosts.get("h2"), Some(&kept));
+        }
+    }
+}

@@ -6,6 +6,7 @@ use netloom_core::{Ipam, IpamError, PoolGrant};
 use netloom_ipam::journal::Disk;
 use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, Seams, Sharing};
 use netloom_types::{BootId, HostId, PoolId};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +115,31 @@ pub async fn initialise<const N: usize>(store: &TestStore, hosts: [&str; N]) {
 
 pub async fn network(ipam: &AddressManager, text: &str) -> PoolGrant {
     super::network(ipam, text).await
+}
+
+/// A host that has a store of its own so far, which is its mirror later on, with containers on a pool in
+/// its so many-th life.
+pub async fn loner(
+    name: &'static str,
+    subnet: &str,
+    life: u32,
+) -> (Machine, PoolId, BTreeSet<IpAddr>) {
+    let machine = Machine::new(name, &TestStore::default());
+    let mut seams = machine.host.seams();
+    seams.store = Arc::new(machine.mirror.clone());
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let ipam = AddressManager::open(config, seams).await.unwrap();
+    for _ in 1..life {
+        let former = network(&ipam, subnet).await.id;
+        ipam.release_pool(&former).await.unwrap();
+    }
+    let pool = network(&ipam, subnet).await.id;
+    let mut given = BTreeSet::new();
+    for n in 0..20 {
+        given.insert(take(&ipam, &pool, n).await.unwrap());
+    }
+    (machine, pool, given)
 }
 
 pub async fn take(ipam: &AddressManager, pool: &PoolId, n: u32) -> Result<IpAddr, IpamError> {
