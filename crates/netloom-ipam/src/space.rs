@@ -111,6 +111,11 @@ impl Keys {
         fixed("epoch")
     }
 
+    /// In a store that another one is being copied to, until that is done.
+    pub(crate) fn copy() -> Key {
+        fixed("copy")
+    }
+
     pub(crate) fn heal() -> Key {
         fixed("heal")
     }

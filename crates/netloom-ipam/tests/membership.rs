@@ -263,6 +263,28 @@ async fn a_live_cluster_moves_to_another_store() {
     }
 }
 
+/// A copy is interrupted before it has fenced the old store, whose hosts heal it meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_made_again_begins_after_all_epochs_of_the_old_store() {
+    let old = initialised().await;
+    let one = Machine::new("h1", &old).start().await;
+    let before = old.snapshot();
+    network(&one, "10.9.0.0/16").await;
+    let new = TestStore::default();
+    new.call("another");
+    let ids = netloom_core::SystemClock::new();
+    old.fail_next([Fault::Unavailable]);
+    let copied = netloom_ipam::store_copy(&old, &new, "etcd://b/n", &ids).await;
+    assert!(copied.is_err(), "it was not fenced");
+    let begun = netloom_ipam::cluster_init(&new, &ids, 0, []).await;
+    assert!(begun.is_err(), "it holds a copy that is not finished");
+    old.restore(&before);
+    pass(60).await;
+    assert_eq!(one.cluster().await.epoch, 2);
+    let copied = netloom_ipam::store_copy(&old, &new, "etcd://b/n", &ids).await;
+    assert_eq!(copied.unwrap().epoch, 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_check_finds_what_does_not_fit() {
     let store = initialised().await;

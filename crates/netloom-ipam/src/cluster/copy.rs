@@ -89,11 +89,8 @@ pub async fn store_copy(
         let directory = Key::new(directory).expect("it consists of small letters");
         verify(from, to, &directory).await?;
     }
-    finish(from, to, epoch, ids).await?;
-    Ok(Copied {
-        records,
-        epoch: epoch + 1,
-    })
+    let epoch = finish(from, to, epoch, ids).await?;
+    Ok(Copied { records, epoch })
 }
 
 enum Begun {
@@ -122,7 +119,7 @@ async fn begin(
             )),
         };
     }
-    if let Some(row) = to.get(&marker()).await? {
+    if let Some(row) = to.get(&Keys::copy()).await? {
         let under_way = CopyRecord::decode(&row.value).map_err(StoreError::Corrupt)?;
         if under_way.from != identity {
             return Err(CopyError::Refused(format!(
@@ -159,7 +156,7 @@ async fn begin(
         from: identity.to_owned(),
         epoch,
     };
-    send(to, vec![Operation::Create(marker(), record.encode())]).await?;
+    send(to, vec![Operation::Create(Keys::copy(), record.encode())]).await?;
     Ok(Begun::At(epoch))
 }
 
@@ -235,39 +232,41 @@ async fn verify(from: &dyn Store, to: &dyn Store, directory: &Key) -> Result<(),
     }
 }
 
-/// Opens the new store to hosts.
+/// Opens the new store to hosts; gives its epoch.
 async fn finish(
     from: &dyn Store,
     to: &dyn Store,
     epoch: u64,
     ids: &dyn Ids,
-) -> Result<(), CopyError> {
-    let next = epoch.checked_add(1).ok_or(CommitError::Invalid(
-        "there is no epoch after the last number",
-    ))?;
-    let waiting = match from.get(&Keys::heal()).await? {
-        None => Vec::new(),
+) -> Result<u64, CopyError> {
+    // Hosts may have begun others between the note of that one and the fence.
+    let (waiting, last) = match from.get(&Keys::heal()).await? {
+        None => (Vec::new(), epoch),
         Some(row) => {
             let heal = HealRecord::decode(&row.value).map_err(StoreError::Corrupt)?;
-            heal.waiting
+            (heal.waiting, heal.epoch.max(epoch))
         }
     };
+    let next = EpochRecord::after(last).ok_or(CommitError::Invalid(
+        "there is no epoch after the last number",
+    ))?;
     let heal = HealRecord {
         version: VERSION,
         operation: ids.operation().as_str().to_owned(),
         epoch: next,
         waiting,
     };
-    let Some(mark) = to.get(&marker()).await? else {
+    let Some(mark) = to.get(&Keys::copy()).await? else {
         // An answer that was lost: it is complete.
-        return Ok(());
+        return Ok(next);
     };
     let last = vec![
         Operation::Create(Keys::epoch(), EpochRecord::Number(next).encode()),
         Operation::Create(Keys::heal(), heal.encode()),
-        Operation::Delete(marker(), mark.version),
+        Operation::Delete(Keys::copy(), mark.version),
     ];
-    send(to, last).await
+    send(to, last).await?;
+    Ok(next)
 }
 
 /// A change whose outcome is not told ends the copy, which can be made again.
@@ -282,10 +281,6 @@ async fn epoch_of(store: &dyn Store) -> Result<Option<(EpochRecord, Version)>, S
     };
     let record = EpochRecord::decode(&row.value).map_err(StoreError::Corrupt)?;
     Ok(Some((record, row.version)))
-}
-
-fn marker() -> Key {
-    Key::new("copy").expect("it consists of small letters")
 }
 
 /// What is copied: hints and messages between hosts are not.

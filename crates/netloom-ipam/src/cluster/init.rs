@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 /// are remembered for one that lost its store.
 ///
 /// # Errors
-/// A conflict `Exists` when the store has an epoch already, and what a commit says.
+/// A conflict `Exists` when the store has an epoch already, or holds an unfinished copy of another one (the
+/// key tells), and what a commit says.
 ///
 /// ```
 /// use netloom_core::SystemClock;
@@ -49,6 +50,8 @@ pub async fn cluster_init(
     let sent = Transaction::new([
         Operation::Create(Keys::epoch(), epoch),
         Operation::Create(Keys::heal(), heal.encode()),
+        // What hosts wrote would be lost in what is copied there.
+        Operation::CheckAbsent(Keys::copy()),
     ]);
     match store.commit(sent).await {
         Ok(_) => Ok(number),

@@ -5,6 +5,7 @@ use super::look::Meeting;
 use super::member::caused;
 use crate::manager::AddressManager;
 use crate::records::{HostRecord, HostState, StatusRecord};
+use crate::space::Keys;
 use async_trait::async_trait;
 use netloom_core::store::{CommitError, Conflict};
 use netloom_core::{
@@ -43,7 +44,13 @@ impl ClusterAdmin for AddressManager {
         let begun = cluster_init(&**store, &*self.ids, memory.epoch, waiting);
         let begun = timeout(INITIALISE_TIME, begun).await;
         let begun = begun.unwrap_or_else(|_| Err(CommitError::Unknown(None)));
-        let number = begun.map_err(|error| match error {
+        let number = begun.map_err(|error| {
+            match error {
+            CommitError::Conflict { key, .. } if key == Keys::copy() => IpamError::InUse(
+                "the store holds an unfinished copy of another one: finish it by the same `netloom \
+                 store copy`, or empty the store"
+                    .to_owned(),
+            ),
             CommitError::Conflict {
                 conflict: Conflict::Exists,
                 ..
@@ -51,6 +58,7 @@ impl ClusterAdmin for AddressManager {
                 "the store has an epoch already: it was initialised before".to_owned(),
             ),
             other => caused("the store was not initialised", other),
+        }
         })?;
         self.rejoin().await?;
         Ok(number)
