@@ -364,6 +364,14 @@ impl Book {
         }
     }
 
+    /// A reference is being given back.
+    pub(crate) fn begins_to_go(&mut self, reference: Reference) {
+        // What a host's own store had of a pool that is one of all by now is another reference.
+        if self.live(reference).is_ok() {
+            self.going.insert(reference.nonce);
+        }
+    }
+
     /// Whether an address is a container's through this reference.
     pub(crate) fn gave(&self, reference: Reference, ip: IpAddr) -> bool {
         let place = self.locate(reference.pool, ip);

@@ -84,7 +84,7 @@ impl AddressManager {
             self.wanted_records(&stored, &known.record, want, ip)?
         else {
             self.followed(&stored).await?;
-            self.holds_again(reference, want, &stored).await?;
+            self.holds_again(reference, &stored).await?;
             self.book().going.remove(&reference.nonce);
             return Ok(Ok(ip));
         };
@@ -118,7 +118,7 @@ impl AddressManager {
         match outcome {
             Ok(()) => {
                 let stored = self.follow_own(reference, &operation).await?;
-                self.holds_again(reference, want, &stored).await?;
+                self.holds_again(reference, &stored).await?;
                 self.book().going.remove(&reference.nonce);
                 Ok(Ok(ip))
             }
@@ -161,12 +161,12 @@ impl AddressManager {
     async fn holds_again(
         &self,
         reference: Reference,
-        want: Want,
         stored: &StoredPool,
     ) -> Result<(), IpamError> {
-        let Want::Gateway(_) = want else {
+        let there = stored.references.get(&reference.nonce);
+        if there.is_none_or(|there| there.record.gateway != GatewayHold::Held) {
             return Ok(());
-        };
+        }
         let mut nonces = self.book().let_go.clone();
         if nonces.remove(&reference.nonce) {
             self.mirror.keep_let_go(&nonces).await?;

@@ -68,7 +68,7 @@ impl AddressManager {
     /// Gives a reference back; what it alone holds goes with it.
     pub(crate) async fn drop_reference(&self, reference: Reference) -> Result<(), IpamError> {
         let _one_at_a_time = self.changes.lock().await;
-        self.book().going.insert(reference.nonce);
+        self.book().begins_to_go(reference);
         self.let_gateway_go(reference).await;
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {

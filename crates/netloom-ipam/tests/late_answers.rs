@@ -11,7 +11,7 @@
 mod common;
 
 use async_trait::async_trait;
-use common::machine::{Machine, Process, initialise, initialised, loner, pass, take};
+use common::machine::{Machine, Process, initialise, initialised, loner, network, pass, take};
 use common::store::{Fault, Snapshot};
 use common::{TestStore, exact, gateway, ip, mac, this};
 use netloom_core::store::{
@@ -595,8 +595,9 @@ async fn a_reference_that_is_said_again_meanwhile_keeps_the_pool() {
     assert!(matches!(twice, Err(IpamError::InUse(_))), "{twice:?}");
 }
 
-/// Two hosts with stores of their own come to the shared one with the same pool, or with two that overlap,
-/// while the first one is in the middle of bringing its own: one of them stops.
+/// A host comes from a store of its own, and in the middle of bringing its pool another one comes with the same,
+/// or with one that overlaps, or makes it in the shared store (no life): one of them stops, and the other one is
+/// not hindered by what it left.
 #[tokio::test(start_paused = true)]
 async fn of_two_hosts_that_bring_a_pool_at_once_one_stops() {
     for place in [Place::FirstChunk, Place::Pools] {
@@ -605,6 +606,8 @@ async fn of_two_hosts_that_bring_a_pool_at_once_one_stops() {
             ("10.9.7.0/24", [1, 3]),
             ("10.9.7.0/24", [3, 1]),
             ("10.9.0.0/16", [1, 1]),
+            ("10.9.7.0/24", [1, 0]),
+            ("10.9.7.0/24", [3, 0]),
         ] {
             let told = format!("{place:?} {subnet} {lives:?}");
             let store = initialised().await;
@@ -614,9 +617,15 @@ async fn of_two_hosts_that_bring_a_pool_at_once_one_stops() {
             let (on, config) = (Arc::clone(&slow), first.config());
             let started = tokio::spawn(async move { first.start_on(on, config).await });
             slow.reached().await;
-            let (mut second, pool, mut given) = loner("h2", subnet, lives[1]).await;
-            second.host.store = store.clone();
-            let second = second.start().await;
+            let (second, pool, mut given) = if lives[1] == 0 {
+                let second = Machine::new("h2", &store).start().await;
+                let pool = network(&second, subnet).await.id;
+                (second, pool, BTreeSet::new())
+            } else {
+                let (mut second, pool, given) = loner("h2", subnet, lives[1]).await;
+                second.host.store = store.clone();
+                (second.start().await, pool, given)
+            };
             slow.go_on.notify_one();
             let first = started.await.unwrap();
             pass(120).await;
@@ -635,6 +644,20 @@ async fn of_two_hosts_that_bring_a_pool_at_once_one_stops() {
                 }
             }
             assert!(stand[0] != stand[1], "{told}: {stand:?} join");
+            let (host, pool) = if stand[0] {
+                (&first, &own)
+            } else {
+                (&second, &pool)
+            };
+            let of = if stand[0] { "10.9.7.0/24" } else { subnet };
+            let first_one = common::subnet(of).nth(1);
+            let given = host.request_address(gateway(pool)).await.unwrap();
+            assert_eq!(Some(given.ip()), first_one, "{told}");
+            assert_eq!(
+                netloom_ipam::store_check(&store).await.unwrap(),
+                [],
+                "{told}"
+            );
         }
     }
 }

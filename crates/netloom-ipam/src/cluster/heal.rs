@@ -1,7 +1,6 @@
 //! Writing again what this host knows, after the store lost its past.
 
 use super::commit::{EpochMark, Fence, RangeError};
-use super::member::unavailable;
 use crate::book::Book;
 use crate::chunk::{Holder, Span};
 use crate::event::Event;
@@ -15,6 +14,7 @@ use crate::records::{
 };
 use crate::registry::{CONFLICTS_MAX, Stored, StoredPool, write};
 use crate::space::{Keys, PoolKey, Reference};
+use crate::table::Ledger;
 use netloom_core::IpamError;
 use netloom_core::store::Operation;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +84,9 @@ impl AddressManager {
             let Some(known) = self.known(pool) else {
                 continue;
             };
+            if self.lets_go(&known)? {
+                continue;
+            }
             match self.assert_pool(pool, &known, Saying::Again).await? {
                 Life::Same => self.assert_ranges(pool, &known, Saying::Again).await?,
                 Life::Later => tracing::error!(
@@ -100,6 +103,20 @@ impl AddressManager {
         tracing::info!("this host wrote again what it owns");
         drop(_one_at_a_time);
         self.follow_all().await
+    }
+
+    /// Who has ranges of a pool, and nothing in them and no reference to it, was about to give them back:
+    /// said again, they would bring to life what may be nobody's any more.
+    fn lets_go(&self, known: &Known) -> Result<bool, IpamError> {
+        let mut book = self.book();
+        let ledger = book.table.pools.get(&known.number);
+        let is_idle = |ledger: &Ledger| ledger.slots.is_empty() && ledger.reserved.is_empty();
+        if !known.references.is_empty() || !ledger.is_some_and(is_idle) {
+            return Ok(false);
+        }
+        let parts: Vec<Part> = known.ranges.iter().map(|range| range.part).collect();
+        let_go(&mut book, known.number, &parts)?;
+        Ok(true)
     }
 
     /// What the journal and the memory hold of a pool; none if nothing of it is this host's.
@@ -252,24 +269,16 @@ impl AddressManager {
         saying: Saying<'_>,
     ) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
-            let before = self.registry.chunk(pool, known.generation, number).await?;
-            if let Saying::First(_) = saying {
-                self.refuse_others(known, &before)?;
-            }
-            let mut stored = before.clone();
+            let stored = self.registry.chunk(pool, known.generation, number);
+            let mut stored = stored.await?;
             let lost = self.assert_into(known, &mut stored);
             let operation = self.member.operation();
             let write = self
                 .registry
                 .write_chunk(&stored, known.generation, &operation);
-            let mut operations = vec![write];
-            if let Saying::First(space) = saying {
-                let key = self.registry.keys.space(pool.space);
-                operations.push(Operation::CheckVersion(key, space.version.clone()));
-            }
             let sent = self
                 .member
-                .commit_behind(saying.fence(), &operation, operations);
+                .commit_behind(saying.fence(), &operation, vec![write]);
             match sent.await {
                 Ok(()) => return self.note_asserted(pool, known, &stored, &lost),
                 Err(RangeError::Conflict) => {}
@@ -277,25 +286,6 @@ impl AddressManager {
             }
         }
         Err(contended())
-    }
-
-    /// Of a pool that is this host's alone nobody else has anything, unless another host is about to
-    /// bring the same one.
-    fn refuse_others(&self, known: &Known, stored: &StoredChunk) -> Result<(), IpamError> {
-        let me = self.member.host().as_str();
-        let spans = known.ranges.iter();
-        let spans = spans.filter_map(|range| span_in(range.part, stored.number));
-        let mut runs = spans.flat_map(|span| stored.chunk.within(span).collect::<Vec<_>>());
-        let Some(other) =
-            runs.find_map(|run| run.holder.host().filter(|h| *h != me).map(str::to_owned))
-        else {
-            return Ok(());
-        };
-        Err(unavailable(format!(
-            "host {other} brings the pool {} into the shared store, too; remove the network there or \
-             here",
-            stored.pool.subnet
-        )))
     }
 
     /// Gives what is somebody else's by now.
@@ -563,27 +553,19 @@ fn let_go(book: &mut Book, pool: u32, lost: &[Part]) -> Result<(), IpamError> {
 
 /// The pool's record to be, if the store's is behind what this host knows.
 fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Option<PoolRecord> {
-    let mine = |state| PoolRecord {
+    let mine = PoolRecord {
         version: VERSION,
         operation: operation.to_owned(),
         generation: known.generation,
-        state,
+        state: PoolState::Active,
         gateway: known.gateway,
     };
-    // Who has ranges alone was about to give them back, and does not bring a pool to life.
-    let state = match known.references.is_empty() {
-        true => PoolState::Released,
-        false => PoolState::Active,
-    };
     let Some(stored) = stored else {
-        return Some(mine(state));
+        return Some(mine);
     };
     let there = &stored.pool.record;
-    if there.generation < known.generation {
-        return Some(mine(state));
-    }
-    if there.state == PoolState::Released {
-        return (state != there.state).then(|| mine(state));
+    if there.generation < known.generation || there.state == PoolState::Released {
+        return Some(mine);
     }
     // All that hold a gateway hold the same one: another one in the store is of the time before. Its
     // address stays the pool's own, unless a host says that it owns it: in the lost time it may have
@@ -594,7 +576,7 @@ fn asserted(known: &Known, stored: Option<&StoredPool>, operation: &str) -> Opti
         .any(|r| r.gateway == GatewayHold::Held);
     let lacks = there.gateway.is_none() || (holds && there.gateway != known.gateway);
     if lacks && known.gateway.is_some() {
-        return Some(mine(there.state));
+        return Some(mine);
     }
     None
 }

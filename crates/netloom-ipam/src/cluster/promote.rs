@@ -6,8 +6,8 @@ use crate::book::Book;
 use crate::event::Event;
 use crate::manager::{AddressManager, settle};
 use crate::pools::contended;
-use crate::records::SpaceRecord;
-use crate::registry::{Stored, StoredPool};
+use crate::records::{PoolRecord, PoolState, SpaceRecord, VERSION};
+use crate::registry::{Stored, StoredPool, write};
 use crate::space::{PoolKey, Reference};
 use netloom_core::{AddressSpace, IpamError};
 
@@ -47,21 +47,43 @@ impl AddressManager {
         Ok(())
     }
 
-    /// The space with a mark of this host's, and the pools that it has by then. Whoever else is about to
-    /// make a pool, or to bring one, looks again; and this host, if it finds another mark than its own.
+    /// Marks the space, in which the pool may become one of all: whoever else is about to make a pool, or
+    /// to bring one, looks again, and so does this host where it finds another mark. The pool's record says
+    /// in the same change that its life up to this one is over: if the move ends here, what it wrote by
+    /// then is nobody's in any later one. Gives the mark, and the life that begins.
     async fn mark_space(
         &self,
         pool: PoolKey,
-    ) -> Result<(Stored<SpaceRecord>, Vec<StoredPool>), IpamError> {
+        known: u64,
+    ) -> Result<(Stored<SpaceRecord>, u64), IpamError> {
         let operation = self.member.operation();
         let before = self.registry.space(pool.space).await?;
-        let mark = self.guard(pool, &operation, before);
-        let marked = self.member.commit(&operation, vec![mark]).await;
+        let shared = self.registry.pools(pool.space).await?;
+        self.refuse_conflicts(&self.unshared(), &shared)?;
+        let there = shared.iter().find(|stored| stored.key == pool);
+        let mut changes = vec![self.guard(pool, &operation, before)];
+        let generation = match there {
+            // From a try before.
+            Some(there) if there.is_active() => there.pool.record.generation,
+            there => {
+                let last = there.map_or(0, |there| there.pool.record.generation);
+                let record = PoolRecord {
+                    version: VERSION,
+                    operation: operation.clone(),
+                    generation: known.max(last + 1),
+                    state: PoolState::Released,
+                    gateway: None,
+                };
+                let before = there.map(|there| there.pool.version.clone());
+                changes.push(write(self.registry.keys.pool(pool), &record, before));
+                record.generation
+            }
+        };
+        let marked = self.member.commit(&operation, changes).await;
         marked.map_err(IpamError::from)?;
         let space = self.registry.space(pool.space).await?;
         let space = space.filter(|space| space.record.operation == operation);
-        let shared = self.registry.pools(pool.space).await?;
-        Ok((space.ok_or_else(contended)?, shared))
+        Ok((space.ok_or_else(contended)?, generation))
     }
 
     /// Pools of this host alone, of which it has something.
@@ -134,15 +156,9 @@ impl AddressManager {
         };
         let shared_gate = self.gates.of(shared);
         let _hands_of_shared = shared_gate.hands.lock().await;
-        let (space, pools) = self.mark_space(shared).await?;
-        self.refuse_conflicts(&self.unshared(), &pools)?;
+        let (space, generation) = self.mark_space(shared, known.generation).await?;
         let saying = Saying::First(&space);
-        let there = pools.iter().find(|stored| stored.key == shared);
-        known.generation = match there {
-            None => known.generation,
-            Some(there) if there.is_active() => there.pool.record.generation,
-            Some(there) => known.generation.max(there.pool.record.generation + 1),
-        };
+        known.generation = generation;
         // The ranges first: nobody claims from a pool that is not there yet.
         self.assert_ranges(shared, &known, saying).await?;
         if self.assert_pool(shared, &known, saying).await? == Life::Later {

@@ -79,7 +79,7 @@ impl AddressManager {
             _ => self.rejoin().await?,
         }
         // What did not come off when this host joined; until then nobody else knows these pools.
-        self.promote_all().await?;
+        let moved = self.promote_all().await;
         if let Some(epoch) = self.member.healed() {
             // A pool may have begun another life since, or be back in a former one.
             self.follow_all().await?;
@@ -95,7 +95,8 @@ impl AddressManager {
         }
         self.member.note_memory();
         self.member.tell(self.clock.now(), self.shares()).await;
-        Ok(())
+        // All else goes on without.
+        moved
     }
 
     async fn keep_for_ever(&self, every: Duration) {
