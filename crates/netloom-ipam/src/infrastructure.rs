@@ -187,9 +187,8 @@ impl AddressManager {
         if self.book().pools.get(&reference.pool).is_some_and(gateway) {
             self.let_gateway_go(reference).await;
         }
-        // What was asked for without an answer may come yet, and would stay.
-        self.member.end_late().await?;
         for _ in 0..CONFLICTS_MAX {
+            let is_anything_late = self.member.is_anything_late();
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return Ok(());
             };
@@ -204,6 +203,11 @@ impl AddressManager {
                 gateway = gateway.filter(|_| gateway_held_by_others(&stored, reference.nonce));
             }
             if record == known.record && gateway == stored.pool.record.gateway {
+                if is_anything_late {
+                    // What was asked for without an answer may come yet, and would stay.
+                    self.member.end_late().await?;
+                    continue;
+                }
                 return Ok(());
             }
             let pool = PoolRecord {

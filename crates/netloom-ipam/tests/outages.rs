@@ -9,9 +9,11 @@
 
 mod common;
 
-use common::machine::{Machine, initialised, loner, network, pass, take};
+use common::machine::{Machine, initialise, initialised, loner, network, pass, take};
 use common::store::Fault;
-use netloom_core::{Ipam, IpamAdmin, IpamError};
+use common::{TestStore, exact, gateway};
+use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError};
+use netloom_types::HostId;
 
 const SUBNET: &str = "10.9.0.0/24";
 
@@ -75,6 +77,36 @@ async fn what_is_given_back_while_a_move_waits_for_the_store_is_free() {
             .collect();
         assert!(in_use.is_empty(), "{nth}: {in_use:?}");
     }
+}
+
+/// A move waits for a host that is off, and netloomd is restarted meanwhile: what only this host knows of
+/// its pools, it knows still.
+#[tokio::test(start_paused = true)]
+async fn a_move_that_waits_loses_nothing_of_the_pools() {
+    let store = TestStore::default();
+    initialise(&store, ["h9"]).await;
+    let (mut machine, pool, mut given) = loner("h1", SUBNET, 1).await;
+    machine.host.store = store.clone();
+    let one = machine.start().await;
+    pass(120).await;
+    drop(one);
+    let one = machine.start().await;
+    let pools = one.pools().await;
+    assert!(pools[0].gateway.is_some(), "{pools:?}");
+    pass(120).await;
+    let gone = HostId::new("h9").unwrap();
+    one.forget(&gone).await.unwrap();
+    pass(60).await;
+    let gateway = one.request_address(gateway(&pool)).await.unwrap().ip();
+    let second = Machine::new("h2", &store).start().await;
+    let theirs = second.request_pool(exact(SUBNET)).await.unwrap().id;
+    assert!(given.insert(gateway));
+    let mut n = 100;
+    while let Ok(ip) = take(&second, &theirs, n).await {
+        n += 1;
+        assert!(given.insert(ip), "{ip} was handed out twice");
+    }
+    assert!(n > 200, "{n}");
 }
 
 /// The holder with the most by its last word is off; another one has something to give.

@@ -306,7 +306,7 @@ impl Member {
 
     /// Whether a change of this host's may happen yet although nobody waits for it; none can once a
     /// later one went through. Of what a process before this one sent, only the start knows the end.
-    pub(super) fn is_anything_late(&self) -> bool {
+    pub(crate) fn is_anything_late(&self) -> bool {
         let state = self.state();
         state.joined.is_none() || !state.open.is_empty()
     }

@@ -79,7 +79,9 @@ impl AddressManager {
             _ => self.rejoin().await?,
         }
         // What did not come off when this host joined; until then nobody else knows these pools.
-        let moved = self.promote_all().await;
+        // Nothing goes on without: of a pool that is this host's alone the store has no ranges to check,
+        // and the mirror has what nobody else has.
+        self.promote_all().await?;
         if let Some(epoch) = self.member.healed() {
             // A pool may have begun another life since, or be back in a former one.
             self.follow_all().await?;
@@ -95,8 +97,7 @@ impl AddressManager {
         }
         self.member.note_memory();
         self.member.tell(self.clock.now(), self.shares()).await;
-        // All else goes on without.
-        moved
+        Ok(())
     }
 
     async fn keep_for_ever(&self, every: Duration) {

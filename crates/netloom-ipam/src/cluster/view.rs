@@ -90,8 +90,8 @@ impl AddressManager {
         let past = self.past();
         match self.member.meet(past, &remembered).await? {
             Meeting::Joined => {
-                let moved = self.promote_all().await;
-                self.follow_all().await.and(moved)
+                self.promote_all().await?;
+                self.follow_all().await
             }
             Meeting::Assert => self.assert_all().await,
         }
