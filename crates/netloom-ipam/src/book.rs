@@ -375,11 +375,12 @@ impl Book {
     /// Whether an address is a container's through this reference.
     pub(crate) fn gave(&self, reference: Reference, ip: IpAddr) -> bool {
         let place = self.locate(reference.pool, ip);
-        let slot = place.and_then(|(number, index)| {
-            let ledger = self.table.pools.get(&number)?;
-            ledger.slots.get(&index)
-        });
+        let slot = place.and_then(|(number, index)| self.slot(number, index));
         slot.is_some_and(|slot| slot.reference == reference.nonce)
+    }
+
+    fn slot(&self, number: u32, index: u128) -> Option<&Slot> {
+        self.table.pools.get(&number)?.slots.get(&index)
     }
 
     /// Takes an address back, if it was given through this reference.
@@ -391,12 +392,7 @@ impl Book {
         let Some((number, index)) = self.locate(reference.pool, ip) else {
             return Ok(None);
         };
-        let slot = self
-            .table
-            .pools
-            .get(&number)
-            .and_then(|l| l.slots.get(&index));
-        match slot {
+        match self.slot(number, index) {
             Some(slot) if slot.reference == reference.nonce => {
                 let operation = slot.operation;
                 if self.refused.remove(&operation) {

@@ -84,8 +84,7 @@ impl AddressManager {
             self.wanted_records(&stored, &known.record, want, ip)?
         else {
             self.followed(&stored).await?;
-            self.holds_again(reference, &stored).await?;
-            self.book().going.remove(&reference.nonce);
+            self.stays(reference, &stored).await?;
             return Ok(Ok(ip));
         };
         let held = match ip.filter(|_| is_new) {
@@ -118,8 +117,7 @@ impl AddressManager {
         match outcome {
             Ok(()) => {
                 let stored = self.follow_own(reference, &operation).await?;
-                self.holds_again(reference, &stored).await?;
-                self.book().going.remove(&reference.nonce);
+                self.stays(reference, &stored).await?;
                 Ok(Ok(ip))
             }
             Err(ChangeError::Conflict) => {
@@ -157,22 +155,18 @@ impl AddressManager {
     }
 
     /// The store and the mirror have what was wanted, and somebody is to hear of it: from here on, a
-    /// gateway that was let go counts again.
-    async fn holds_again(
-        &self,
-        reference: Reference,
-        stored: &StoredPool,
-    ) -> Result<(), IpamError> {
+    /// gateway that was let go counts again, and a reference whose removal had begun is used on.
+    async fn stays(&self, reference: Reference, stored: &StoredPool) -> Result<(), IpamError> {
         let there = stored.references.get(&reference.nonce);
-        if there.is_none_or(|there| there.record.gateway != GatewayHold::Held) {
-            return Ok(());
+        if there.is_some_and(|there| there.record.gateway == GatewayHold::Held) {
+            let mut nonces = self.book().let_go.clone();
+            if nonces.remove(&reference.nonce) {
+                self.mirror.keep_let_go(&nonces).await?;
+                self.book().let_go.remove(&reference.nonce);
+                self.follow(stored).await?;
+            }
         }
-        let mut nonces = self.book().let_go.clone();
-        if nonces.remove(&reference.nonce) {
-            self.mirror.keep_let_go(&nonces).await?;
-            self.book().let_go.remove(&reference.nonce);
-            self.follow(stored).await?;
-        }
+        self.book().going.remove(&reference.nonce);
         Ok(())
     }
 

@@ -333,9 +333,13 @@ async fn a_gateway_that_is_asked_for_anew_is_not_taken_by_its_late_return() {
     let again = host.request_address(gateway(&pool)).await.unwrap().ip();
     assert_eq!(again, given);
     for transaction in late {
-        let arrived = store.commit(transaction).await;
-        assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+        arrives_in_vain(&store, transaction).await;
     }
+}
+
+async fn arrives_in_vain(store: &TestStore, late: Transaction) {
+    let arrived = store.commit(late).await;
+    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
 }
 
 /// A gateway's return, which was not answered and is on its way.
@@ -374,8 +378,7 @@ async fn a_network_that_is_used_on_is_not_taken_by_its_late_removal() {
     host.release_pool(&pool).await.unwrap_err();
     let late = slow.held_back().pop().unwrap();
     take(&host, &pool, 2).await.unwrap();
-    let arrived = store.commit(late).await;
-    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+    arrives_in_vain(&store, late).await;
     take(&host, &pool, 3).await.unwrap();
 }
 
@@ -395,8 +398,7 @@ async fn a_gateway_that_was_given_back_is_not_held_by_its_late_request() {
     host.request_address(gateway(&pool)).await.unwrap_err();
     let late = slow.held_back().pop().unwrap();
     host.release_address(&pool, given).await.unwrap();
-    let arrived = store.commit(late).await;
-    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+    arrives_in_vain(&store, late).await;
 }
 
 /// A claim was not answered, and its host looks what became of it: it does not arrive behind that look,
@@ -416,8 +418,7 @@ async fn a_claim_does_not_arrive_after_its_host_looked_for_it() {
     host.request_address(far).await.unwrap_err();
     let late = slow.held_back().pop().unwrap();
     pass(60).await;
-    let arrived = store.commit(late).await;
-    assert!(matches!(arrived, Err(CommitError::Conflict { .. })));
+    arrives_in_vain(&store, late).await;
 }
 
 /// The process ended behind the return, and the next one is not known to the store yet: it does not know

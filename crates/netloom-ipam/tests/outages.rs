@@ -134,9 +134,8 @@ async fn a_holder_that_is_off_does_not_keep_others_from_giving() {
     let own = |who| given.iter().filter(move |(holder, _)| *holder == who);
     for (who, count) in [(2, 9), (1, 4)] {
         for (_, ip) in own(who).take(count) {
-            Ipam::release_address(&*hosts[who].ipam, &pools[who], *ip)
-                .await
-                .unwrap();
+            let given_back = hosts[who].release_address(&pools[who], *ip);
+            given_back.await.unwrap();
         }
     }
     // All hear what the others have; then the one with the most is off.

@@ -48,23 +48,18 @@ pub(super) fn choose_named(
     if let Some(error) = infrastructural(live, ip) {
         return Err(Refusal::Error(error));
     }
-    if let Some(holder) = ledger.reserved.get(&index) {
-        if !admits(holder, wish) {
-            return Err(Refusal::Error(IpamError::InUse(format!(
-                "{ip} is reserved for {}; see `netloom address ls`",
-                told(holder)
-            ))));
-        }
-        return match ledger.held.owns(index) {
-            true => Ok((ip, Source::Kept)),
-            // Its range went to another host while the store had lost its past.
-            false => Err(Refusal::Absent(Need::Exactly(index))),
-        };
+    let reserved = ledger.reserved.get(&index);
+    if let Some(holder) = reserved.filter(|holder| !admits(holder, wish)) {
+        return Err(Refusal::Error(IpamError::InUse(format!(
+            "{ip} is reserved for {}; see `netloom address ls`",
+            told(holder)
+        ))));
     }
+    // Also of a reserved one: its range may have gone to another host while the store had lost its past.
     if !ledger.held.owns(index) {
         return Err(Refusal::Absent(Need::Exactly(index)));
     }
-    if ledger.cooling.contains(index) {
+    if reserved.is_some() || ledger.cooling.contains(index) {
         return Ok((ip, Source::Kept));
     }
     match live.addresses.allocate_at(ip) {

@@ -44,22 +44,7 @@ impl ClusterAdmin for AddressManager {
         let begun = cluster_init(&**store, &*self.ids, memory.epoch, waiting);
         let begun = timeout(INITIALISE_TIME, begun).await;
         let begun = begun.unwrap_or_else(|_| Err(CommitError::Unknown(None)));
-        let number = begun.map_err(|error| {
-            match error {
-            CommitError::Conflict { key, .. } if key == Keys::copy() => IpamError::InUse(
-                "the store holds an unfinished copy of another one: finish it by the same `netloom \
-                 store copy`, or empty the store"
-                    .to_owned(),
-            ),
-            CommitError::Conflict {
-                conflict: Conflict::Exists,
-                ..
-            } => IpamError::InUse(
-                "the store has an epoch already: it was initialised before".to_owned(),
-            ),
-            other => caused("the store was not initialised", other),
-        }
-        })?;
+        let number = begun.map_err(not_initialised)?;
         self.rejoin().await?;
         Ok(number)
     }
@@ -79,6 +64,23 @@ impl ClusterAdmin for AddressManager {
             )));
         }
         self.forget_host(host.as_str()).await
+    }
+}
+
+fn not_initialised(error: CommitError) -> IpamError {
+    match error {
+        CommitError::Conflict { key, .. } if key == Keys::copy() => IpamError::InUse(
+            "the store holds an unfinished copy of another one: finish it by the same \
+             `netloom store copy`, or empty the store"
+                .to_owned(),
+        ),
+        CommitError::Conflict {
+            conflict: Conflict::Exists,
+            ..
+        } => {
+            IpamError::InUse("the store has an epoch already: it was initialised before".to_owned())
+        }
+        other => caused("the store was not initialised", other),
     }
 }
 
