@@ -138,8 +138,8 @@ impl Book {
             pools: BTreeMap::new(),
             unanswered: HashSet::new(),
             refused: HashSet::new(),
+            going: let_go.clone(),
             let_go,
-            going: BTreeSet::new(),
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
             book.follow(pool)?;
@@ -160,6 +160,8 @@ impl Book {
         };
         if live.references.own().contains_key(&reference.nonce) {
             self.let_go.insert(reference.nonce);
+            // Also after a restart, which remembers that alone.
+            self.going.insert(reference.nonce);
             live.references.let_gateways_go(&self.let_go);
         }
     }

@@ -1,7 +1,8 @@
 //! The order in which free addresses of a pool come into use again.
 
 use netloom_core::Timestamp;
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 
 /// Free addresses in the order in which they came back. They are handed out only when no address
 /// is left that was idle for longer, and then the oldest first: an order, never a wait.
@@ -9,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 pub(crate) struct Cooling {
     /// With stale entries, which the map does not confirm.
     order: VecDeque<Entry>,
-    turns: HashMap<u128, (u64, Timestamp)>,
+    turns: FxHashMap<u128, (u64, Timestamp)>,
     turn: u64,
 }
 
@@ -99,7 +100,7 @@ impl Cooling {
     }
 }
 
-fn is_live(turns: &HashMap<u128, (u64, Timestamp)>, entry: &Entry) -> bool {
+fn is_live(turns: &FxHashMap<u128, (u64, Timestamp)>, entry: &Entry) -> bool {
     turns
         .get(&entry.index)
         .is_some_and(|(turn, _)| *turn == entry.turn)

@@ -137,15 +137,7 @@ impl AddressManager {
         end: Instant,
     ) -> Result<IpAddr, IpamError> {
         self.member.may_hand_out()?;
-        if !self.member.is_alone() && reference.pool.space == AddressSpace::Local {
-            return Err(IpamError::Unavailable {
-                what: format!(
-                    "the pool {} is not known to the other hosts yet; try again",
-                    reference.pool.subnet
-                ),
-                source: None,
-            });
-        }
+        self.must_be_common(reference.pool)?;
         let wish = Wish {
             wanted: request.wanted,
             mac: request.mac,

@@ -70,6 +70,12 @@ impl AddressManager {
         let _one_at_a_time = self.changes.lock().await;
         self.book().begins_to_go(reference);
         self.let_gateway_go(reference).await;
+        self.drop_brought(reference).await?;
+        self.drop_stored(reference).await
+    }
+
+    /// The same, where nobody changes anything meanwhile, and this host says of it no more.
+    pub(crate) async fn drop_stored(&self, reference: Reference) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return self.drop_unshared(reference).await;

@@ -10,7 +10,8 @@ use crate::ranges::held::{Held, Part, Range, RangeState};
 use crate::space::PoolKey;
 use netloom_core::{AddressSpace, ReservedFor, Timestamp};
 use netloom_types::Subnet;
-use std::collections::{BTreeMap, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 /// All pools' addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(crate) struct Ledger {
     pub(crate) generation: u64,
     /// What this host holds of the pool; addresses are handed out of owned ranges only.
     pub(crate) held: Held,
-    pub(crate) slots: HashMap<u128, Slot>,
+    pub(crate) slots: FxHashMap<u128, Slot>,
     pub(crate) reserved: BTreeMap<u128, ReservedFor>,
     pub(crate) cooling: Cooling,
 }
@@ -171,7 +172,7 @@ impl Ledger {
             key,
             generation,
             held: Held::default(),
-            slots: HashMap::new(),
+            slots: FxHashMap::default(),
             reserved: BTreeMap::new(),
             cooling: Cooling::default(),
         }

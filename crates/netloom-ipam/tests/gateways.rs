@@ -224,16 +224,28 @@ async fn a_gateway_that_is_asked_for_again_is_said_again() {
     }
 }
 
-/// A network's removal was refused, it is used on, and the store is emptied: its gateway stays its gateway.
+/// A network's removal was refused, it is used on, also by the next process, and the store is emptied: its
+/// gateway stays its gateway.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_of_a_network_that_was_to_be_removed_is_handed_out_to_nobody() {
+    for restarted in [None, Some(Restarted)] {
+        gateway_of_one_that_was_to_be_removed(restarted).await;
+    }
+}
+
+async fn gateway_of_one_that_was_to_be_removed(restarted: Option<Restarted>) {
     let store = initialised().await;
-    let host = Machine::new("h1", &store).start().await;
+    let machine = Machine::new("h1", &store);
+    let mut host = machine.start().await;
     let pool = network(&host, "10.9.0.0/28").await.id;
     let mut given = BTreeSet::from([ip("10.9.0.1"), take(&host, &pool, 1).await.unwrap()]);
     store.fail_next([Fault::Unavailable]);
     host.release_pool(&pool).await.unwrap_err();
     store.clear_faults();
+    if restarted.is_some() {
+        drop(host);
+        host = machine.start().await;
+    }
     given.insert(take(&host, &pool, 2).await.unwrap());
     pass(60).await;
     store.wipe();

@@ -307,6 +307,31 @@ async fn a_pool_that_nobody_refers_to_is_not_brought_to_life() {
     network(&third, "10.9.0.0/16").await;
 }
 
+/// A host was about to give ranges back when the store was put back to within that: it still does.
+#[tokio::test(start_paused = true)]
+async fn ranges_that_were_to_be_given_back_to_a_store_that_went_back_are() {
+    let store = initialised().await;
+    let (one, two) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (first, second) = (one.start().await, two.start().await);
+    let ended = network(&first, "10.9.0.0/24").await.id;
+    let pool = network(&second, "10.9.0.0/24").await.id;
+    let given = take(&first, &ended, 1).await.unwrap();
+    first.release_address(&ended, given).await.unwrap();
+    pass(60).await;
+    first.release_pool(&ended).await.unwrap();
+    let snapshot = store.snapshot();
+    network(&first, "10.10.0.0/24").await;
+    store.restore(&snapshot);
+    // It finds out before it looks after its ranges.
+    drop(first.request_pool(exact("10.11.0.0/24")).await);
+    pass(300).await;
+    assert_eq!(first.cluster().await.standing, Standing::Joined);
+    drop(first);
+    for n in 0..253 {
+        take(&second, &pool, n).await.unwrap();
+    }
+}
+
 /// A host that hears of a new epoch by a glance at it does not compare that with what it knew of the other
 /// hosts before: it would take the store for one that lost its past once more.
 #[tokio::test(start_paused = true)]

@@ -401,6 +401,30 @@ async fn a_gateway_that_was_given_back_is_not_held_by_its_late_request() {
     arrives_in_vain(&store, late).await;
 }
 
+/// A host brings its pool to the shared store and hears nothing of that; the network is removed. Whether the
+/// pool arrived before, or would after: it is gone.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_was_brought_unheard_goes_with_its_network() {
+    for arrives_before in [false, true] {
+        let store = initialised().await;
+        let (mut machine, pool, _) = loner("h1", "10.9.0.0/24", 1).await;
+        machine.host.store = store.clone();
+        let slow = Slow::new(&store);
+        slow.hold_back_below("references/");
+        let start = machine.start_on(Arc::clone(&slow) as _, machine.config());
+        let host = start.await;
+        let late = slow.held_back().pop().unwrap();
+        if arrives_before {
+            store.commit(late.clone()).await.unwrap();
+        }
+        host.release_pool(&pool).await.unwrap();
+        arrives_in_vain(&store, late).await;
+        pass(60).await;
+        let other = Machine::new("h2", &store).start().await;
+        network(&other, "10.9.0.0/16").await;
+    }
+}
+
 /// A claim was not answered, and its host looks what became of it: it does not arrive behind that look,
 /// to be kept for nobody.
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::figures::{Figure, Row};
 use super::fleet::{Ground, Worker};
-use super::histogram::Histogram;
+use super::histogram::Laps;
 use super::job::{Job, Outcome, Pattern, Work, read_line};
 use super::nothing::Nothing;
 use super::subject;
@@ -79,7 +79,7 @@ async fn call(job: &Job, pool: &str, turn: Duration) -> anyhow::Result<Outcome> 
     for task in tasks {
         let (operations, laps) = task.await??;
         outcome.operations += operations;
-        outcome.laps.add(&laps);
+        outcome.laps.add_laps(&laps);
     }
     outcome.seconds = begun.elapsed().as_secs_f64();
     // They belong to the server's process, which is not asked.
@@ -91,9 +91,9 @@ async fn calls(
     stream: UnixStream,
     request: Arc<str>,
     until: Instant,
-) -> anyhow::Result<(u64, Histogram)> {
+) -> anyhow::Result<(u64, Laps)> {
     let mut stream = BufReader::new(stream);
-    let (mut laps, mut operations) = (Histogram::default(), 0);
+    let (mut laps, mut operations) = (Laps::default(), 0);
     let (mut line, mut body) = (String::new(), Vec::new());
     while begin() < until {
         let begun = begin();

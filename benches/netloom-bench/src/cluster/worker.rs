@@ -1,5 +1,6 @@
 //! One process of many: prepares, says so, waits for the word, works for a turn and reports.
 
+use super::histogram::Laps;
 use super::job::{Job, Outcome, Random, Work, read_line, write_line};
 use super::limits::{self, CasOwnKey, CasSharedKey, KeyPerAddress, RawWrite};
 use super::whole::{self, Whole};
@@ -127,7 +128,7 @@ async fn turn(
     for task in tasks {
         let (operations, laps) = task.await??;
         outcome.operations += operations;
-        outcome.laps.add(&laps);
+        outcome.laps.add_laps(&laps);
     }
     let after = store.counts();
     outcome.seconds = begun.elapsed().as_secs_f64();
@@ -138,11 +139,8 @@ async fn turn(
     Ok(outcome)
 }
 
-async fn work(
-    mut caller: Box<dyn Caller>,
-    until: Instant,
-) -> anyhow::Result<(u64, super::histogram::Histogram)> {
-    let mut laps = super::histogram::Histogram::default();
+async fn work(mut caller: Box<dyn Caller>, until: Instant) -> anyhow::Result<(u64, Laps)> {
+    let mut laps = Laps::default();
     let mut operations = 0;
     while begin() < until {
         match caller.step().await? {

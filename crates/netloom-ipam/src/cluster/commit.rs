@@ -291,7 +291,11 @@ impl Member {
         }
         let look = match self.glance().await {
             Ok(look) => look,
-            Err(error) => return RangeError::Refused(error),
+            Err(error) => {
+                // Who looks longer may find out.
+                self.astray.notify_one();
+                return RangeError::Refused(error);
+            }
         };
         match self.settle(look) {
             Verdict::Join | Verdict::Stale => {}

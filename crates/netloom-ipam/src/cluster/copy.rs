@@ -156,7 +156,10 @@ async fn begin(
         from: identity.to_owned(),
         epoch,
     };
-    send(to, vec![Operation::Create(Keys::copy(), record.encode())]).await?;
+    // Somebody may initialise it meanwhile.
+    let still_empty = Operation::CheckAbsent(Keys::epoch());
+    let begins = Operation::Create(Keys::copy(), record.encode());
+    send(to, vec![still_empty, begins]).await?;
     Ok(Begun::At(epoch))
 }
 

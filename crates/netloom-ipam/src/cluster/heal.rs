@@ -76,7 +76,8 @@ impl AddressManager {
         }
         self.wait_for_unnamed().await?;
         let pools: Vec<PoolKey> = self.book().pools.keys().copied().collect();
-        for pool in pools {
+        // What has yet to become a pool of all is nothing that the store lost.
+        for pool in pools.into_iter().filter(|pool| self.is_common(*pool)) {
             let gate = self.gates.of(pool);
             // Nothing changes hands meanwhile: a gift that is refused now would be this host's again,
             // and nobody had asserted it.
@@ -85,6 +86,8 @@ impl AddressManager {
                 continue;
             };
             if self.lets_go(&known)? {
+                // A store that was put back may have it as this host's: whoever looks for it finds it there.
+                drop(gate.doubt());
                 continue;
             }
             match self.assert_pool(pool, &known, Saying::Again).await? {

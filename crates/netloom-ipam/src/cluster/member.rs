@@ -55,6 +55,15 @@ pub(super) struct State {
     pub(super) losses: u64,
     /// Hosts were waited for, or this one was away, and what they said was not compared with what this one holds.
     pub(super) unchecked: bool,
+    /// How often what was compared may be undone since.
+    pub(super) doubts: u64,
+}
+
+/// What a host has yet to compare with its own memory: what the others said until here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unchecked {
+    epoch: u64,
+    doubts: u64,
 }
 
 /// The store as this host joined it.
@@ -106,6 +115,7 @@ impl Member {
             losses: 0,
             // What was lost may not have reached the journal before this host went off.
             unchecked: founding.machine.is_some(),
+            doubts: 0,
         };
         Ok(Self {
             keys: Keys::new(&founding.host)?,
@@ -190,19 +200,36 @@ impl Member {
         self.state().standing.clone()
     }
 
-    /// The epoch, if healing ended and nobody looked yet what it left this host.
-    pub(super) fn healed(&self) -> Option<u64> {
+    /// What is to be looked at, if healing ended and nobody looked yet what it left this host.
+    pub(super) fn healed(&self) -> Option<Unchecked> {
         let state = self.state();
         let healed = state.unchecked && matches!(state.standing, Standing::Joined);
-        healed.then_some(state.memory.epoch)
+        let (epoch, doubts) = (state.memory.epoch, state.doubts);
+        healed.then_some(Unchecked { epoch, doubts })
     }
 
-    /// What was left of `epoch` was looked at; a later one counts for itself.
-    pub(super) fn is_checked(&self, epoch: u64) {
+    /// What was left was looked at; a later epoch, or doubt, counts for itself.
+    pub(super) fn is_checked(&self, looked_at: Unchecked) {
         let mut state = self.state();
-        if state.memory.epoch == epoch && matches!(state.standing, Standing::Joined) {
+        let (epoch, doubts) = (state.memory.epoch, state.doubts);
+        let is_latest = looked_at == Unchecked { epoch, doubts };
+        if is_latest && matches!(state.standing, Standing::Joined) {
             state.unchecked = false;
         }
+    }
+
+    /// What a look found lost may be in memory again.
+    pub(super) fn is_in_doubt(&self) {
+        if self.is_alone() {
+            return;
+        }
+        let mut state = self.state();
+        state.doubts += 1;
+        state.unchecked = true;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.state().standing, Standing::Stopped { .. })
     }
 
     /// Whether nobody looked yet what healing, or the time in which this host was off, left it.

@@ -235,6 +235,8 @@ impl AddressManager {
             }
             // What came in while the disk was full is in the store alone.
             self.gates.all_unclear();
+            // And what was seen to be lost was not noted.
+            self.member.is_in_doubt();
         }
         Ok(())
     }

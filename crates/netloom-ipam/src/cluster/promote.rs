@@ -31,6 +31,11 @@ fn close_twin(book: &mut Book, shared: PoolKey, own: u32) -> Result<(), IpamErro
     Ok(())
 }
 
+fn shared(pool: PoolKey) -> PoolKey {
+    let space = AddressSpace::Global;
+    PoolKey { space, ..pool }
+}
+
 impl AddressManager {
     /// Makes pools of all of those that are this host's own. Each step may be done again.
     ///
@@ -84,6 +89,21 @@ impl AddressManager {
         let space = self.registry.space(pool.space).await?;
         let space = space.filter(|space| space.record.operation == operation);
         Ok((space.ok_or_else(contended)?, generation))
+    }
+
+    /// Whether a pool is as it is to stay: of all, on a host that shares its store.
+    pub(crate) fn is_common(&self, pool: PoolKey) -> bool {
+        self.member.is_alone() || pool.space == AddressSpace::Global
+    }
+
+    pub(crate) fn must_be_common(&self, pool: PoolKey) -> Result<(), IpamError> {
+        if self.is_common(pool) {
+            return Ok(());
+        }
+        Err(super::member::unavailable(format!(
+            "the pool {} is not known to the other hosts yet; try again",
+            pool.subnet
+        )))
     }
 
     /// Pools of this host alone, of which it has something.
@@ -150,10 +170,7 @@ impl AddressManager {
         let Some(mut known) = self.known(pool) else {
             return Ok(());
         };
-        let shared = PoolKey {
-            space: AddressSpace::Global,
-            ..pool
-        };
+        let shared = shared(pool);
         let shared_gate = self.gates.of(shared);
         let _hands_of_shared = shared_gate.hands.lock().await;
         let (space, generation) = self.mark_space(shared, known.generation).await?;
@@ -195,8 +212,40 @@ impl AddressManager {
         Ok(())
     }
 
-    /// Gives back a reference to a pool that never came into the shared store.
+    /// Before a reference to a pool of all goes: what a copy of this host's own store brought of it would
+    /// bring it back.
+    pub(crate) async fn drop_brought(&self, reference: Reference) -> Result<(), IpamError> {
+        if self.member.is_alone() || reference.pool.space == AddressSpace::Local {
+            return Ok(());
+        }
+        let space = AddressSpace::Local;
+        let pool = PoolKey {
+            space,
+            ..reference.pool
+        };
+        let brought = Reference { pool, ..reference };
+        self.drop_if_there(brought).await
+    }
+
+    async fn drop_if_there(&self, reference: Reference) -> Result<(), IpamError> {
+        let there = self.registry.pool(reference.pool).await?;
+        if there.is_some_and(|there| there.references.contains_key(&reference.nonce)) {
+            Box::pin(self.drop_stored(reference)).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back a reference to a pool that the store has none of. A move that was not answered may have
+    /// brought it there as a pool of all.
     pub(crate) async fn drop_unshared(&self, reference: Reference) -> Result<(), IpamError> {
+        if !self.is_common(reference.pool) && !self.member.is_stopped() {
+            self.member.end_late().await?;
+            let moved = Reference {
+                pool: shared(reference.pool),
+                ..reference
+            };
+            self.drop_if_there(moved).await?;
+        }
         let closed = {
             let mut book = self.book();
             let Some(live) = book.pools.get_mut(&reference.pool) else {

@@ -82,13 +82,13 @@ impl AddressManager {
         // Nothing goes on without: of a pool that is this host's alone the store has no ranges to check,
         // and the mirror has what nobody else has.
         self.promote_all().await?;
-        if let Some(epoch) = self.member.healed() {
+        if let Some(unchecked) = self.member.healed() {
             // A pool may have begun another life since, or be back in a former one.
             self.follow_all().await?;
             self.check_ranges().await?;
             // What was lost must not come back with a power cut or a full disk: nobody looks again.
             self.all_durable().await?;
-            self.member.is_checked(epoch);
+            self.member.is_checked(unchecked);
         }
         if width == Width::All {
             let hosts = self.member.state().hosts.clone();

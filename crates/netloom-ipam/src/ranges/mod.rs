@@ -132,7 +132,12 @@ impl AddressManager {
     }
 
     /// The pool's present life, by the book.
+    ///
+    /// # Errors
+    /// When there is none, or none that other hosts see: what a shared store has of a host's own pool is
+    /// the copy of another store, and nothing is taken or given there.
     pub(crate) fn life(&self, pool: PoolKey) -> Result<Life, IpamError> {
+        self.must_be_common(pool)?;
         let book = self.book();
         let live = book.pools.get(&pool).ok_or_else(crate::pools::contended)?;
         let ledger = book.table.pools.get(&live.number);
