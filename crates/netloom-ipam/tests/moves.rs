@@ -9,10 +9,10 @@
 
 mod common;
 
-use common::TestStore;
-use common::machine::{Machine, Process, initialised, loner, network, pass, take};
+use common::machine::{Machine, Process, initialise, initialised, loner, network, pass, take};
 use common::store::Fault;
-use netloom_core::{ClusterAdmin, Ipam, Standing};
+use common::{TestStore, exact, ip, mac, this};
+use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
 use netloom_types::PoolId;
 
 /// What stands in the shared store of the host's own one.
@@ -96,4 +96,48 @@ fn copy(from: &TestStore, to: &TestStore) {
             to.put(&key, value);
         }
     }
+}
+
+/// A move waits for a host that is off, in a store that was emptied meanwhile, and the mover is started anew:
+/// it brings all that it had, the gateway too.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_comes_along_from_a_move_that_waited_in_an_emptied_store() {
+    let store = initialised().await;
+    let (mut machine, pool, _) = loner("h1", "10.9.0.0/24", 1).await;
+    machine.host.store = store.clone();
+    store.fail_after(1, [Fault::LostAndAway]);
+    let host = machine.start().await;
+    store.clear_faults();
+    store.wipe();
+    store.come_back();
+    initialise(&store, ["h1", "h2"]).await;
+    pass(60).await;
+    drop(host);
+    let host = machine.start().await;
+    pass(60).await;
+    let other = Machine::new("h2", &store).start().await;
+    pass(120).await;
+    take(&host, &pool, 100).await.unwrap();
+    let theirs = other.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
+    let wish = this(&theirs, ip("10.9.0.1"), Some(mac(200)));
+    let given = other.request_address(wish).await;
+    assert!(matches!(given, Err(IpamError::InUse(_))), "{given:?}");
+}
+
+/// The store was named before it was initialised; a network that is removed meanwhile is gone.
+#[tokio::test(start_paused = true)]
+async fn a_network_can_be_removed_before_the_store_has_an_epoch() {
+    let store = TestStore::default();
+    let (mut machine, pool, given) = loner("h1", "10.9.0.0/24", 1).await;
+    machine.host.store = store.clone();
+    let host = machine.start().await;
+    pass(60).await;
+    for ip in given {
+        host.release_address(&pool, ip).await.unwrap();
+    }
+    host.release_pool(&pool).await.unwrap();
+    initialise(&store, ["h1"]).await;
+    pass(60).await;
+    let other = Machine::new("h2", &store).start().await;
+    network(&other, "10.9.0.0/16").await;
 }

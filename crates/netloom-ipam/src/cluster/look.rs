@@ -134,18 +134,29 @@ impl Member {
         found
     }
 
+    async fn epoch_there(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<Stored<EpochRecord>>, IpamError> {
+        let Some((bytes, version)) = self.row(&Keys::epoch(), deadline).await? else {
+            return Ok(None);
+        };
+        let record = EpochRecord::decode(&bytes);
+        let record = record.map_err(|why| damaged(&Keys::epoch(), &why))?;
+        Ok(Some(Stored { record, version }))
+    }
+
+    /// Whether the store has an epoch in which something can be changed.
+    pub(super) async fn has_epoch(&self) -> Result<bool, IpamError> {
+        let epoch = self.epoch_there(Instant::now() + READ_TIME).await?;
+        Ok(epoch.is_some_and(|there| matches!(there.record, EpochRecord::Number(_))))
+    }
+
     async fn try_look(&self, width: Width, deadline: Instant) -> Result<Look, IpamError> {
         let turn = self.state().turns;
         let identity = read_in_time(deadline, self.store.identity()).await;
         let store = crate::book::bounded(&identity.map_err(unreadable)?.0);
-        let epoch = match self.row(&Keys::epoch(), deadline).await? {
-            None => None,
-            Some((bytes, version)) => {
-                let record = EpochRecord::decode(&bytes);
-                let record = record.map_err(|why| damaged(&Keys::epoch(), &why))?;
-                Some(Stored { record, version })
-            }
-        };
+        let epoch = self.epoch_there(deadline).await?;
         let heal = self.record::<HealRecord>(&Keys::heal(), deadline).await?;
         let own = self
             .record::<HostRecord>(&self.keys.host(), deadline)

@@ -137,7 +137,10 @@ impl AddressManager {
             }
         }
         self.leave_lost_lives(&pools).await?;
-        self.mirror.keep_pools(&self.registry.keys, &pools).await?;
+        // While a move waits, the mirror alone has what is to be brought.
+        if !self.is_moving() {
+            self.mirror.keep_pools(&self.registry.keys, &pools).await?;
+        }
         // Last, so that a crash in between leaves a row too many and not one too few.
         self.book().prune_let_go();
         self.keep_let_go().await

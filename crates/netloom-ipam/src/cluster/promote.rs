@@ -106,6 +106,11 @@ impl AddressManager {
         )))
     }
 
+    /// Whether some of its pools have yet to become pools of all.
+    pub(super) fn is_moving(&self) -> bool {
+        !self.member.is_alone() && !self.unshared().is_empty()
+    }
+
     /// Pools of this host alone, of which it has something.
     fn unshared(&self) -> Vec<PoolKey> {
         let book = self.book();
@@ -238,7 +243,9 @@ impl AddressManager {
     /// Gives back a reference to a pool that the store has none of. A move that was not answered may have
     /// brought it there as a pool of all.
     pub(crate) async fn drop_unshared(&self, reference: Reference) -> Result<(), IpamError> {
-        if !self.is_common(reference.pool) && !self.member.is_stopped() {
+        let is_moving = !self.is_common(reference.pool) && !self.member.is_stopped();
+        // Where no epoch counts any more, nothing of before can arrive.
+        if is_moving && self.member.has_epoch().await? {
             self.member.end_late().await?;
             let moved = Reference {
                 pool: shared(reference.pool),

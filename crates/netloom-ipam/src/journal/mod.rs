@@ -16,6 +16,7 @@ mod disk;
 mod error;
 mod frame;
 mod group;
+mod lookout;
 mod recover;
 mod upkeep;
 mod writer;
