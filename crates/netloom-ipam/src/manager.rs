@@ -149,10 +149,11 @@ impl AddressManager {
             let taken = self.book().take(reference, &wish);
             match taken {
                 Ok(taking) => {
+                    settle(taking.ticket).await?;
+                    // Not before: whoever leads a commit keeps the thread on which it would be heard.
                     if taking.outlook == Outlook::Scarce {
                         self.gates.ask_ahead(reference.pool);
                     }
-                    settle(taking.ticket).await?;
                     return Ok(taking.ip);
                 }
                 Err(Refusal::Unused) => {

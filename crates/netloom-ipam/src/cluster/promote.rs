@@ -108,7 +108,9 @@ impl AddressManager {
 
     /// Whether some of its pools have yet to become pools of all.
     pub(super) fn is_moving(&self) -> bool {
-        !self.member.is_alone() && !self.unshared().is_empty()
+        // One of which this host has nothing is not brought.
+        let mut unshared = self.unshared().into_iter();
+        !self.member.is_alone() && unshared.any(|pool| self.known(pool).is_some())
     }
 
     /// Pools of this host alone, of which it has something.
@@ -243,10 +245,11 @@ impl AddressManager {
     /// Gives back a reference to a pool that the store has none of. A move that was not answered may have
     /// brought it there as a pool of all.
     pub(crate) async fn drop_unshared(&self, reference: Reference) -> Result<(), IpamError> {
-        let is_moving = !self.is_common(reference.pool) && !self.member.is_stopped();
-        // Where no epoch counts any more, nothing of before can arrive.
-        if is_moving && self.member.has_epoch().await? {
-            self.member.end_late().await?;
+        if !self.is_common(reference.pool) && !self.member.is_stopped() {
+            // Where no epoch counts any more, nothing of before can arrive.
+            if self.member.has_epoch().await? {
+                self.member.end_late().await?;
+            }
             let moved = Reference {
                 pool: shared(reference.pool),
                 ..reference

@@ -336,7 +336,7 @@ impl Ticket {
     }
 
     /// Waits as a task. The leader's write runs in the task's own thread; other threads of the runtime
-    /// take over this one's tasks meanwhile.
+    /// take over this one's tasks meanwhile, but for the one that this task woke last.
     ///
     /// # Errors
     /// Why nothing was made durable.
