@@ -364,7 +364,10 @@ impl StoreServer {
         let ended = wait_for("a server's answer", PATIENCE, || {
             match child.try_wait()? {
                 Some(status) => Ok(Some(status)),
-                None => program.answers(site, member).map(|()| None),
+                None => {
+                    program.answers(site, member)?;
+                    site.lets_in(member).map(|()| None)
+                }
             }
         });
         let said = || {

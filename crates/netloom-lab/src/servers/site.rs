@@ -73,7 +73,17 @@ impl Site {
 
     /// A plain connection to a server.
     pub(super) fn dial(&self, member: usize) -> Result<TcpStream> {
-        let to = SocketAddr::new(self.options.listen, self.ports(member)?.control);
+        self.dial_port(self.ports(member)?.control)
+    }
+
+    /// Succeeds once a server lets clients in. Where they speak TLS it may do so behind its first
+    /// answer to the lab: ZooKeeper opens its plain port first.
+    pub(super) fn lets_in(&self, member: usize) -> Result<()> {
+        self.dial_port(self.ports(member)?.client).map(drop)
+    }
+
+    fn dial_port(&self, port: u16) -> Result<TcpStream> {
+        let to = SocketAddr::new(self.options.listen, port);
         dial(to, self.options.netns.as_deref())
     }
 
