@@ -76,6 +76,9 @@ impl AddressManager {
         if known.record.state == ReferenceState::Offered {
             self.refuse_second_user(&stored, reference, &known.record)?;
         }
+        if want == Want::Use && known.record.gateway != GatewayHold::Held {
+            self.refuse_without_gateway(reference)?;
+        }
         let gate = self.gates.of(pool);
         let _hands = gate.hands.lock().await;
         self.settle_leaving(pool).await?;
@@ -168,6 +171,19 @@ impl AddressManager {
         }
         self.book().going.remove(&reference.nonce);
         Ok(())
+    }
+
+    /// Whoever began to give a network back may go on with it as long as its gateway is still its own.
+    /// Where the gateway went, by the removal or with the past of the store, another network may get it.
+    fn refuse_without_gateway(&self, reference: Reference) -> Result<(), IpamError> {
+        if !self.book().let_go.contains(&reference.nonce) {
+            return Ok(());
+        }
+        Err(IpamError::NotFound(format!(
+            "the removal of this network in {} has begun, and its gateway is given back; remove the \
+             network and make it again",
+            reference.pool.subnet
+        )))
     }
 
     /// Gives a gateway or auxiliary address back, as far as this reference holds it.

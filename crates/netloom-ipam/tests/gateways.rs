@@ -12,7 +12,7 @@ mod common;
 use common::machine::*;
 use common::store::{Fault, Snapshot, TestStore};
 use common::{exact, gateway, ip, mac, subnet, this};
-use netloom_core::{AddressKind, AddressView, ClusterAdmin, Ipam, IpamAdmin, Standing};
+use netloom_core::{AddressKind, AddressView, ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing};
 use std::collections::BTreeSet;
 
 /// The store went back to before the gateway was chosen; its holder says it again, also if it is
@@ -221,6 +221,36 @@ async fn a_gateway_that_is_asked_for_again_is_said_again() {
         let there = second.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
         let same = second.request_address(gateway(&there)).await.unwrap();
         assert_eq!(same.ip(), ip("10.9.0.200"));
+    }
+}
+
+/// A network's removal was refused, and the store was emptied before anybody used it on: its gateway is
+/// nobody's any more, so nobody goes on with it.
+#[tokio::test(start_paused = true)]
+async fn a_network_whose_gateway_went_with_the_store_is_not_used_on() {
+    for restarted in [None, Some(Restarted)] {
+        let store = initialised().await;
+        let machine = Machine::new("h1", &store);
+        let mut host = machine.start().await;
+        let pool = network(&host, "10.9.0.0/28").await.id;
+        take(&host, &pool, 1).await.unwrap();
+        store.fail_next([Fault::Unavailable]);
+        host.release_pool(&pool).await.unwrap_err();
+        store.clear_faults();
+        store.wipe();
+        initialise(&store, ["h1"]).await;
+        pass(120).await;
+        if restarted.is_some() {
+            drop(host);
+            host = machine.start().await;
+        }
+        let refused = take(&host, &pool, 2).await.unwrap_err();
+        assert!(matches!(refused, IpamError::NotFound(_)), "{refused:?}");
+        assert!(refused.to_string().contains("make it again"), "{refused}");
+        host.release_pool(&pool).await.unwrap();
+        let again = network(&host, "10.9.0.0/28").await.id;
+        let given = take(&host, &again, 3).await.unwrap();
+        assert_ne!(given, ip("10.9.0.1"));
     }
 }
 

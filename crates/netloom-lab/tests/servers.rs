@@ -35,11 +35,11 @@ fn starts_and_leaves_nothing(options: &StoreOptions) {
     let server = StoreServer::with(options).expect("it starts");
     assert!(connects(&server));
     assert_eq!(server.leader().expect("it leads itself"), 0);
-    let (pids, endpoints) = (pids(&server), server.endpoints());
+    let pids = pids(&server);
     let logs = server.url().tls.ca;
     drop(server);
+    // Their sockets went with them; their ports may be another server's by now.
     assert!(!pids.into_iter().any(runs));
-    assert!(endpoints.iter().all(|e| TcpStream::connect(e).is_err()));
     assert!(!logs.is_some_and(|path| path.exists()));
 }
 

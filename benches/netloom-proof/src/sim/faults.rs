@@ -16,8 +16,16 @@ pub(crate) async fn chaos(sim: Arc<Sim>, mut random: Random, count: u32) {
         Kind::Plain => None,
         _ => Some(random.below(u64::from(count))),
     };
+    let moves: Vec<_> = sim
+        .loners()
+        .map(|loner| (random.below(u64::from(count)), loner))
+        .collect();
     for n in 0..count {
         sleep(random.millis(50, 3000)).await;
+        for (_, loner) in moves.iter().filter(|(at, _)| *at == u64::from(n)) {
+            let (sim, loner) = (Arc::clone(&sim), *loner);
+            later(random.millis(0, 1500), move || sim.move_over(loner));
+        }
         if special == Some(u64::from(n)) {
             sim.special(&mut random).await;
         } else {
@@ -169,17 +177,19 @@ impl Sim {
 
     /// A machine is gone for ever, and a person says so; perhaps it was not.
     async fn lose_machine(&self, random: &mut Random) {
-        let place = random.place(self.hosts.len());
+        // A store that has never met a host cannot forget it.
+        let place = random.place(self.hosts.len() - self.moves.loners);
         let host = self.host(place);
         self.world.fault("machine lost", Some(place), "");
         host.destroy();
         self.world.facts().gone = Some(place);
-        self.world
-            .facts()
-            .gateways
-            .retain(|(_, at), _| *at != place);
+        {
+            let mut facts = self.world.facts();
+            facts.gateways.retain(|(_, at), _| *at != place);
+            facts.reserved.retain(|_, (at, _)| *at != place);
+        }
         for ip in self.world.held_at(place, None) {
-            self.world.gives(ip);
+            self.world.gives(place, ip);
         }
         sleep(random.millis(0, 3000)).await;
         self.forget(place, random).await;
@@ -265,6 +275,7 @@ impl Sim {
     async fn wipe(&self, random: &mut Random) {
         self.world.fault("wipe", None, "");
         let identity = random.chance(500).then_some("simulated-3");
+        self.note_epoch();
         self.ground.wipe(identity);
         sleep(random.millis(100, 4000)).await;
         self.initialise(random.place(self.hosts.len())).await;
@@ -275,6 +286,10 @@ impl Sim {
         for n in 0..INITIALISE_TRIES {
             if self.ground.peek("epoch").is_some() {
                 return;
+            }
+            if self.moves.loners > 0 {
+                self.initialise_for_all().await;
+                continue;
             }
             let host = self.host((first + n) % self.hosts.len());
             let call =

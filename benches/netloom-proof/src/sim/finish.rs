@@ -20,18 +20,15 @@ use tokio::time::sleep;
 type Owners = BTreeMap<IpAddr, (String, String)>;
 
 impl Sim {
-    pub(crate) async fn finish(&self, random: &mut Random) {
+    pub(crate) async fn finish(self: &Arc<Self>, random: &mut Random) {
         self.heal(random).await;
         self.check_noticed();
         let living: Vec<usize> = self.living();
         for host in &living {
             self.check_nothing_lost(*host).await;
         }
-        for _ in 0..3 {
-            for host in &living {
-                self.audit(*host).await;
-                self.host(*host).clock.skip(SETTLE_TIME);
-            }
+        for host in &living {
+            self.audit_thrice(*host).await;
         }
         for host in &living {
             self.check_no_leak(*host).await;
@@ -42,7 +39,9 @@ impl Sim {
         sleep(QUIET_TIME).await;
         self.check_records(&living).await;
         self.check_service(&living, random).await;
-        self.check_full(&living, random).await;
+        for pool in (0..self.pools.len()).filter(|pool| *pool != 1) {
+            self.check_full(&living, pool, random).await;
+        }
     }
 
     fn living(&self) -> Vec<usize> {
@@ -51,7 +50,10 @@ impl Sim {
     }
 
     /// Ends all trouble, starts everybody from its disk, and waits until all joined.
-    async fn heal(&self, random: &mut Random) {
+    async fn heal(self: &Arc<Self>, random: &mut Random) {
+        for loner in self.loners() {
+            self.move_over(loner);
+        }
         if self.kind == Kind::Forgetting && !self.forgotten.load(Ordering::Relaxed) {
             self.calm();
             self.hosts.iter().for_each(Host::start);
@@ -73,6 +75,7 @@ impl Sim {
             if self.kind == Kind::Wipe {
                 self.initialise(0).await;
             }
+            self.give_way().await;
             if self.unjoined().await.is_empty() {
                 break;
             }
@@ -83,8 +86,8 @@ impl Sim {
         }
         self.release_undead().await;
         // An answer that came after its network had gone is nobody's gateway.
-        let mut facts = self.world.facts();
         let networks = |pool, host| self.host(host).network(pool).is_some();
+        let mut facts = self.world.facts();
         facts
             .gateways
             .retain(|(pool, host), _| networks(*pool, *host));
@@ -129,6 +132,7 @@ impl Sim {
             let standing = match self.host(host).ipam() {
                 None => "not opened".to_owned(),
                 Some((_, ipam)) => match ipam.cluster().await.standing {
+                    Standing::Joined if self.is_under_way(host) => "it moves".to_owned(),
                     Standing::Joined => continue,
                     other => format!("{other:?}"),
                 },
@@ -166,7 +170,7 @@ impl Sim {
             }
         }
         for ip in self.world.held_at(host.number, None) {
-            self.world.gives(ip);
+            self.world.gives(host.number, ip);
         }
         host.destroy();
     }
@@ -371,8 +375,8 @@ impl Sim {
     }
 
     /// The small pool is filled from all hosts in turn, until it is full.
-    async fn check_full(&self, living: &[usize], random: &mut Random) {
-        let capacity = self.pool(0).capacity;
+    async fn check_full(&self, living: &[usize], pool: usize, random: &mut Random) {
+        let capacity = self.pool(pool).capacity;
         let mut refusals = 0;
         let mut n = 0;
         while refusals < living.len() {
@@ -380,7 +384,7 @@ impl Sim {
                 return;
             };
             n += 1;
-            match self.take(*host, 0, None, random).await {
+            match self.take(*host, pool, None, random).await {
                 Some(Ok(_)) => refusals = 0,
                 Some(Err(IpamError::Exhausted(_))) => refusals += 1,
                 other => {
@@ -398,10 +402,10 @@ impl Sim {
             .facts()
             .held
             .values()
-            .filter(|hold| hold.pool == 0)
+            .filter(|hold| hold.pool == pool)
             .count();
         if held != capacity {
-            let kept = self.kept_for_nobody().await;
+            let kept = self.kept_for_nobody(self.pool(pool).subnet).await;
             let what = format!("full with {held} of {capacity} in use, {kept} kept for nobody");
             if matches!(self.kind, Kind::Rollback | Kind::Wipe) && held + kept == capacity {
                 return self.world.cost(Promise::FullMeansFull, what);
@@ -411,10 +415,11 @@ impl Sim {
     }
 
     /// Addresses that a check of the store says are kept for a gateway that is none any more.
-    async fn kept_for_nobody(&self) -> usize {
+    async fn kept_for_nobody(&self, subnet: Subnet) -> usize {
         let problems = netloom_ipam::store_check(&OwnStore(Arc::clone(&self.ground))).await;
         let problems = problems.unwrap_or_default();
-        let pool = |key: &str| key.starts_with("chunks/global/10.9.0.0-");
+        let start = format!("chunks/global/{}-", subnet.first());
+        let pool = |key: &str| key.starts_with(&start);
         let kept = |problem: &&netloom_ipam::Problem| {
             pool(problem.key.as_str()) && problem.what.starts_with("keeps ")
         };
@@ -442,8 +447,6 @@ struct Run(
 );
 
 const CHUNK: u128 = 1024;
-/// dockerd's retry window is over.
-const SETTLE_TIME: Duration = Duration::from_secs(41);
 /// Every host has spoken, and has kept its stock, more than once.
 const QUIET_TIME: Duration = Duration::from_secs(25);
 /// Between two words of a host.

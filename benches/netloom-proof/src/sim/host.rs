@@ -8,6 +8,7 @@ use super::link::{Link, OwnStore};
 use super::random::Random;
 use super::world::{Promise, World};
 use netloom_core::IpamError;
+use netloom_core::store::Store;
 use netloom_ipam::journal::{JournalOptions, Upkeep};
 use netloom_ipam::{AddressManager, ClusterConfig, IpamConfig, NoRoutes, Seams, Sharing};
 use netloom_types::{BootId, HostId, PoolId};
@@ -110,16 +111,29 @@ impl Host {
         };
         let mut cluster = ClusterConfig::new(format!("machine-{}", self.id));
         cluster.status_every = self.status_every;
-        config.sharing = Sharing::Cluster(cluster);
+        config.sharing = match self.is_alone() {
+            true => Sharing::Alone,
+            false => Sharing::Cluster(cluster),
+        };
         config
+    }
+
+    fn is_alone(&self) -> bool {
+        self.world.facts().alone.contains(&self.number)
     }
 
     fn seams(&self) -> Seams {
         let ids = SimIds::new(self.state().random.fork());
+        // What was a host's store is its mirror later on.
+        let own = Arc::new(OwnStore(Arc::clone(&self.mirror)));
+        let (store, mirror): (Arc<dyn Store>, _) = match self.is_alone() {
+            true => (own, None),
+            false => (Arc::new(self.link.clone()), Some(own as _)),
+        };
         Seams {
             disk: Arc::new(self.disk.process()),
-            store: Arc::new(self.link.clone()),
-            mirror: Some(Arc::new(OwnStore(Arc::clone(&self.mirror)))),
+            store,
+            mirror,
             routes: Arc::new(NoRoutes),
             clock: Arc::clone(&self.clock) as _,
             ids: Arc::new(ids),

@@ -20,6 +20,7 @@ mod ground;
 mod host;
 mod link;
 mod many;
+mod moves;
 mod ops;
 mod planted;
 mod plot;

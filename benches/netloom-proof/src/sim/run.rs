@@ -5,6 +5,7 @@ use super::faults::chaos;
 use super::ground::Ground;
 use super::host::{Host, Parts};
 use super::link::{Link, Weather};
+use super::moves::Moves;
 use super::ops::client;
 use super::planted::Bug;
 use super::random::{Random, mix};
@@ -14,7 +15,7 @@ use super::{Config, SeedReport};
 use netloom_core::store::Key;
 use netloom_ipam::cluster_init;
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -52,6 +53,9 @@ pub(crate) struct Sim {
     quiet: AtomicBool,
     /// The epoch that a rollback ended, if it lost anything.
     lost_epoch: Mutex<Option<Vec<u8>>>,
+    pub(crate) moves: Moves,
+    /// The epoch that a wipe ended.
+    last_epoch: AtomicU64,
 }
 
 impl Sim {
@@ -79,6 +83,19 @@ impl Sim {
         self.lost_epoch
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number that a person finds in the hosts' logs when the store was emptied.
+    pub(crate) fn last_epoch(&self) -> u64 {
+        self.last_epoch.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_epoch(&self) {
+        let epoch = self.ground.peek("epoch").unwrap_or_default();
+        let epoch: Option<u64> = String::from_utf8(epoch).ok().and_then(|e| e.parse().ok());
+        if let Some(epoch) = epoch {
+            self.last_epoch.store(epoch, Ordering::Relaxed);
+        }
     }
 
     fn new(kind: Kind, bug: Option<Bug>, in_words: bool, random: &mut Random) -> Self {
@@ -117,7 +134,16 @@ impl Sim {
         }
         let small = ["10.9.0.0/28", "10.9.0.0/27", "10.9.0.0/26"];
         let large = ["10.8.0.0/24", "10.8.0.0/22", "10.8.0.0/20"];
-        let pools = [small, large].map(|texts| {
+        let moves = match kind {
+            Kind::Twin => Moves::default(),
+            // One of them is lost, and one forgets it.
+            Kind::Forgetting => Moves::draw(hosts.len(), 2, random),
+            _ => Moves::draw(hosts.len(), 1, random),
+        };
+        let brought = ["10.7.0.0/26", "10.7.64.0/27"].into_iter();
+        let brought = brought.take(moves.pools()).map(|text| vec![text]);
+        let texts = [small, large].map(|texts| texts.to_vec()).into_iter();
+        let pools = texts.chain(brought).map(|texts| {
             let text = texts
                 .get(random.place(texts.len()))
                 .unwrap_or(&"10.9.0.0/28");
@@ -132,11 +158,13 @@ impl Sim {
             bug,
             ground,
             hosts,
-            pools: pools.into(),
+            pools: pools.collect(),
             world,
             forgotten: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             lost_epoch: Mutex::default(),
+            moves,
+            last_epoch: AtomicU64::new(0),
         }
     }
 }
@@ -216,7 +244,9 @@ impl Sim {
         let store = super::link::OwnStore(Arc::clone(&self.ground));
         let begun = cluster_init(&store, &ids, 0, []).await;
         debug_assert!(begun.is_ok());
+        self.world.facts().alone.extend(self.loners());
         self.hosts.iter().for_each(Host::start);
+        self.settle_loners(random).await;
         let climate = self.climate(random);
         for host in &self.hosts {
             host.link.set_climate(climate);

@@ -246,7 +246,7 @@ impl Fleet {
                 async move { ipam.release_address(&pool, ip).await }
             };
             self.until_done(host, release).await;
-            self.world.gives(ip);
+            self.world.gives(place, ip);
         }
         for _ in 0..self.size.containers {
             let mac = self.world.mac();

@@ -3,7 +3,7 @@
 use super::trace::Trace;
 use netloom_types::{MacAddr, Subnet};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,6 +79,16 @@ pub(crate) struct Facts {
     pub(crate) held: BTreeMap<IpAddr, Hold>,
     /// By pool and host.
     pub(crate) gateways: BTreeMap<(usize, usize), IpAddr>,
+    /// Reserved addresses: the host that keeps each, and the life of the pool in which it does so.
+    pub(crate) reserved: BTreeMap<IpAddr, (usize, u64)>,
+    /// Hosts that have a store of their own so far.
+    pub(crate) alone: BTreeSet<usize>,
+    /// What hosts hold of pools that are not pools of all yet, by host.
+    pub(crate) apart: BTreeMap<(usize, IpAddr), Hold>,
+    /// The gateways of these pools.
+    pub(crate) gateways_apart: BTreeMap<(usize, usize), IpAddr>,
+    /// Pools that somebody brought.
+    pub(crate) arrived: BTreeSet<usize>,
     pub(crate) violations: Vec<Violation>,
     /// What a store that lost its past cost, and a check of it tells.
     pub(crate) costs: Vec<Violation>,
@@ -151,27 +161,122 @@ impl World {
     /// An address was answered to a caller.
     pub(crate) fn took(&self, ip: IpAddr, hold: Hold) {
         let host = hold.host;
+        if self.facts().alone.contains(&host) {
+            let before = self.facts().apart.insert((host, ip), hold);
+            return self.never_twice(ip, host, before.map(|_| host));
+        }
+        // It says by this that its pool arrived.
+        if hold.pool >= POOLS_OF_ALL {
+            self.arrived(host, hold.pool);
+        }
         let before = self.facts().held.insert(ip, hold);
-        if let Some(before) = before {
-            let what = format!("{ip} went to h{host} while h{} had it", before.host);
+        self.never_twice(ip, host, before.map(|before| before.host));
+        let gateway_of = |facts: &Facts| {
+            let mut all = facts.gateways.iter();
+            all.find(|(_, gateway)| **gateway == ip)
+                .map(|((_, at), _)| *at)
+        };
+        let gateway_of = gateway_of(&self.facts());
+        if let Some(at) = gateway_of {
+            let what = format!("{ip} went to h{host}, and is the gateway at h{at}");
             self.broken(Promise::NoDuplicate, what);
         }
     }
 
+    fn never_twice(&self, ip: IpAddr, host: usize, before: Option<usize>) {
+        if let Some(before) = before {
+            let what = format!("{ip} went to h{host} while h{before} had it");
+            self.broken(Promise::NoDuplicate, what);
+        }
+    }
+
+    /// A host was told the gateway of a pool.
+    pub(crate) fn serves_gateway(&self, pool: usize, host: usize, ip: IpAddr) {
+        if self.facts().alone.contains(&host) {
+            self.facts().gateways_apart.insert((pool, host), ip);
+            return;
+        }
+        let other = {
+            let mut facts = self.facts();
+            facts.gateways.insert((pool, host), ip);
+            let all = facts.gateways.iter();
+            let mut others = all.filter(|((of, _), other)| *of == pool && **other != ip);
+            others.next().map(|((_, at), other)| (*at, *other))
+        };
+        if let Some((at, other)) = other {
+            let what = format!("{ip} on h{host}, {other} on h{at}");
+            self.broken(Promise::OneGateway, what);
+        }
+        let holder = self.facts().held.get(&ip).cloned();
+        if let Some(hold) = holder {
+            let what = format!("the gateway {ip} of h{host} is in use at h{}", hold.host);
+            self.broken(Promise::NoDuplicate, what);
+        }
+    }
+
+    /// The gateway of a pool is no more on a host.
+    pub(crate) fn drops_gateway(&self, pool: usize, host: usize) -> Option<IpAddr> {
+        let mut facts = self.facts();
+        let apart = facts.gateways_apart.remove(&(pool, host));
+        facts.gateways.remove(&(pool, host)).or(apart)
+    }
+
+    /// A pool that a host brought from its own store is one of all: from now on its addresses are
+    /// compared with those of others.
+    pub(crate) fn arrived(&self, host: usize, pool: usize) {
+        let (holds, gateway) = {
+            let mut facts = self.facts();
+            facts.arrived.insert(pool);
+            let of = |(at, _): &(usize, IpAddr), hold: &Hold| *at == host && hold.pool == pool;
+            let holds = facts.apart.clone().into_iter();
+            let holds: Vec<_> = holds.filter(|(key, hold)| of(key, hold)).collect();
+            facts.apart.retain(|key, hold| !of(key, hold));
+            (holds, facts.gateways_apart.remove(&(pool, host)))
+        };
+        for ((_, ip), hold) in holds {
+            let before = self.facts().held.insert(ip, hold);
+            self.never_twice(ip, host, before.map(|before| before.host));
+        }
+        if let Some(ip) = gateway {
+            self.serves_gateway(pool, host, ip);
+        }
+    }
+
     /// From the moment that somebody asks for it, an address may be given to others.
-    pub(crate) fn gives(&self, ip: IpAddr) {
-        self.facts().held.remove(&ip);
+    pub(crate) fn gives(&self, host: usize, ip: IpAddr) {
+        let mut facts = self.facts();
+        if facts.apart.remove(&(host, ip)).is_none() {
+            facts.held.remove(&ip);
+        }
+    }
+
+    /// What a host holds.
+    pub(crate) fn holds_of(&self, host: usize) -> Vec<(IpAddr, Hold)> {
+        let facts = self.facts();
+        let apart = facts.apart.iter().filter(|((at, _), _)| *at == host);
+        let apart = apart.map(|((_, ip), hold)| (*ip, hold.clone()));
+        let shared = facts.held.iter().filter(|(_, hold)| hold.host == host);
+        let shared = shared.map(|(ip, hold)| (*ip, hold.clone()));
+        apart.chain(shared).collect()
+    }
+
+    pub(crate) fn hold_of(&self, host: usize, ip: IpAddr) -> Option<Hold> {
+        let holds = self.holds_of(host).into_iter();
+        holds
+            .filter(|(at, _)| *at == ip)
+            .map(|(_, hold)| hold)
+            .next()
     }
 
     pub(crate) fn held_at(&self, host: usize, pool: Option<usize>) -> Vec<IpAddr> {
-        let facts = self.facts();
-        let of = facts
-            .held
-            .iter()
-            .filter(|(_, hold)| hold.host == host && pool.is_none_or(|pool| hold.pool == pool));
-        of.map(|(ip, _)| *ip).collect()
+        let holds = self.holds_of(host).into_iter();
+        let of = holds.filter(|(_, hold)| pool.is_none_or(|pool| hold.pool == pool));
+        of.map(|(ip, _)| ip).collect()
     }
 }
+
+/// Pools that are of all from the beginning; behind them stand those that hosts bring.
+pub(crate) const POOLS_OF_ALL: usize = 2;
 
 /// What is written down of one run.
 const VIOLATIONS_MAX: usize = 8;

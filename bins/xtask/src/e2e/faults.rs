@@ -271,6 +271,8 @@ fn planted(lab: &mut Lab, fault: &Fault) -> Result<()> {
 const NAMED_WITHIN: u64 = 30;
 /// Two sightings with a grace time of a second between them.
 const MENDED_WITHIN: u64 = 20;
+/// What nothing tells the daemon of waits for its next round, of which there is one in 30 seconds.
+const LOOKED_WITHIN: u64 = 45;
 
 fn names_it_alone(lab: &Lab, fault: &Fault) -> Result<()> {
     let findings = findings(lab)?;
@@ -357,7 +359,7 @@ fn by_itself(lab: &mut Lab) -> Result<()> {
         WRONG_MTU,
     ] {
         (fault.plant)(lab)?;
-        wait_for(fault.kind, MENDED_WITHIN, || {
+        wait_for(fault.kind, LOOKED_WITHIN, || {
             let log = lab.host.whole_log("netloom");
             let told = format!("kind=\"{}\"", fault.kind);
             ensure!(

@@ -76,7 +76,9 @@ fn wished(world: &mut World) -> Result<()> {
         "the address is not named: {refused}"
     );
     world.two.remove("box-b")?;
-    let back = world.one.run("box-c", "blue", &format!("--ip {free}"))?;
+    let back = world
+        .one
+        .run_patiently("box-c", "blue", &format!("--ip {free}"))?;
     ensure!(back == free, "{back} instead of {free}");
     world.audits_are_clean()
 }
@@ -114,7 +116,7 @@ fn to_the_last(world: &mut World) -> Result<()> {
     // Whichever host lets one go, the other gets it.
     let freed = world.two.address("u0", "small")?;
     world.two.remove("u0")?;
-    let again = world.one.run("again", "small", "")?;
+    let again = world.one.run_patiently("again", "small", "")?;
     ensure!(again == freed, "{again} instead of {freed}");
     world.audits_are_clean()
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use netloom_lab::{DockerHost, Done, IMAGE};
+use netloom_lab::{DockerHost, Done, IMAGE, wait_for};
 use serde_json::Value;
 
 use crate::term;
@@ -116,7 +116,7 @@ impl Machine {
 
     /// Demands that the audit finds nothing.
     pub(super) fn audit_is_clean(&self) -> Result<()> {
-        netloom_lab::wait_for("a clean audit", SETTLES_WITHIN, || {
+        wait_for("a clean audit", SETTLES_WITHIN, || {
             self.host.netloom("audit")?.ok()
         })
         .with_context(|| format!("on host {}", self.name))
@@ -148,7 +148,7 @@ impl Machine {
 
     /// Waits until the host says that it stands so.
     pub(super) fn stands(&self, wanted: &str) -> Result<()> {
-        netloom_lab::wait_for("the host's standing", SETTLES_WITHIN, || {
+        wait_for("the host's standing", SETTLES_WITHIN, || {
             let said = self.host.netloom("cluster status")?;
             let standing = self.standing()?;
             ensure!(standing == wanted, "not {wanted}: {said}");
@@ -178,6 +178,9 @@ impl Machine {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
+        // Whoever ends it at once ends a ping, and not the shell before it.
+        let begun = format!("exec {from} sh -c 'grep -q ^ping /proc/$(cat /tmp/ping)/cmdline'");
+        wait_for("the ping", 30, || self.docker(&begun))?;
         Ok(Ping {
             machine: self,
             from: from.to_owned(),

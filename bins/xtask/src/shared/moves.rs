@@ -69,7 +69,7 @@ fn moves(world: &mut World) -> Result<()> {
     );
     for machine in world.machines() {
         for n in 0..4 {
-            seen.push(machine.run(&format!("c{n}"), "solo", "")?);
+            seen.push(machine.run_patiently(&format!("c{n}"), "solo", "")?);
         }
     }
     let count = seen.len();

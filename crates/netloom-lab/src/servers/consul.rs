@@ -120,6 +120,6 @@ fn put(site: &Site, path: &str, body: &Value) -> Result<Value> {
         header: "",
         body: &body,
     });
-    let answer = request.ok(site.dial(0)?)?;
+    let answer = request.ok(site.dial_patiently(0)?)?;
     serde_json::from_str(&answer).with_context(|| format!("Consul says {answer}"))
 }

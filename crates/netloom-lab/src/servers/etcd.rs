@@ -108,5 +108,5 @@ fn call(site: &Site, path: &str, body: &Value) -> Result<()> {
         header: "",
         body: &body.to_string(),
     };
-    request.ok(site.dial(0)?).map(drop)
+    request.ok(site.dial_patiently(0)?).map(drop)
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -74,6 +75,13 @@ impl Site {
     /// A plain connection to a server.
     pub(super) fn dial(&self, member: usize) -> Result<TcpStream> {
         self.dial_port(self.ports(member)?.control)
+    }
+
+    /// The same for a change, which is asked for once: a second time it would be refused as done.
+    pub(super) fn dial_patiently(&self, member: usize) -> Result<TcpStream> {
+        let stream = self.dial(member)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        Ok(stream)
     }
 
     /// Succeeds once a server lets clients in. Where they speak TLS it may do so behind its first
