@@ -15,7 +15,7 @@ use crate::event::{Event, Slot, SlotState};
 use crate::journal::{Journal, Ticket};
 use crate::live::{Live, Own};
 use crate::ranges::Need;
-use crate::records::ReferenceState;
+use crate::records::{GatewayHold, ReferenceState};
 use crate::registry::StoredPool;
 use crate::space::{PoolKey, Reference};
 use crate::table::{Ledger, Table};
@@ -44,6 +44,8 @@ pub(crate) struct Book {
     /// References of this host whose gateway it began to give back, until they are gone or ask for it
     /// anew.
     pub(crate) let_go: BTreeSet<u64>,
+    /// Of these, the ones that held none then, as far as this process knows.
+    pub(crate) held_none: BTreeSet<u64>,
     /// References of this host that it began to give back: whether they are there still, the store tells.
     pub(crate) going: BTreeSet<u64>,
 }
@@ -140,6 +142,7 @@ impl Book {
             refused: HashSet::new(),
             going: let_go.clone(),
             let_go,
+            held_none: BTreeSet::new(),
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
             book.follow(pool)?;
@@ -158,8 +161,11 @@ impl Book {
         let Some(live) = self.pools.get_mut(&reference.pool) else {
             return;
         };
-        if live.references.own().contains_key(&reference.nonce) {
-            self.let_go.insert(reference.nonce);
+        if let Some(own) = live.references.own().get(&reference.nonce) {
+            let held = own.gateway == GatewayHold::Held;
+            if self.let_go.insert(reference.nonce) && !held {
+                self.held_none.insert(reference.nonce);
+            }
             // Also after a restart, which remembers that alone.
             self.going.insert(reference.nonce);
             live.references.let_gateways_go(&self.let_go);
@@ -172,6 +178,7 @@ impl Book {
         let is_there = |nonce: &u64| pools.values().any(|l| l.references.contains(*nonce));
         self.let_go.retain(is_there);
         self.going.retain(is_there);
+        self.held_none.retain(is_there);
     }
 
     /// Brings a pool in line with the store.

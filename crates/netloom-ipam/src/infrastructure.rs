@@ -166,6 +166,7 @@ impl AddressManager {
             if nonces.remove(&reference.nonce) {
                 self.mirror.keep_let_go(&nonces).await?;
                 self.book().let_go.remove(&reference.nonce);
+                self.book().held_none.remove(&reference.nonce);
                 self.follow(stored).await?;
             }
         }
@@ -176,7 +177,10 @@ impl AddressManager {
     /// Whoever began to give a network back may go on with it as long as its gateway is still its own.
     /// Where the gateway went, by the removal or with the past of the store, another network may get it.
     fn refuse_without_gateway(&self, reference: Reference) -> Result<(), IpamError> {
-        if !self.book().let_go.contains(&reference.nonce) {
+        let book = self.book();
+        let had_one =
+            book.let_go.contains(&reference.nonce) && !book.held_none.contains(&reference.nonce);
+        if !had_one {
             return Ok(());
         }
         Err(IpamError::NotFound(format!(

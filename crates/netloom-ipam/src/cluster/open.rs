@@ -234,6 +234,7 @@ impl AddressManager {
             {
                 let mut before = self.book();
                 book.going = std::mem::take(&mut before.going);
+                book.held_none = std::mem::take(&mut before.held_none);
                 *before = book;
             }
             // What came in while the disk was full is in the store alone.
