@@ -268,11 +268,11 @@ impl Sim {
         let gateway = self.world.drops_gateway(pool, host);
         match (self.released_pool(host, id.clone()).await, gateway) {
             (Some(Ok(())), _) => {}
-            // What was refused stays, and is used on.
+            // What was refused stays, and may be used on.
             (Some(Err(_)), Some(gateway)) if removal == Removal::UsedOn => {
                 at.note("uses on", || id.to_string());
                 at.add_network(pool, id);
-                self.world.serves_gateway(pool, host, gateway);
+                self.world.keeps_gateway(pool, host, gateway);
             }
             _ => at.add_undead(id),
         }

@@ -85,7 +85,7 @@ pub(crate) struct Facts {
     pub(crate) alone: BTreeSet<usize>,
     /// What hosts hold of pools that are not pools of all yet, by host.
     pub(crate) apart: BTreeMap<(usize, IpAddr), Hold>,
-    /// The gateways of these pools.
+    /// The gateways of these pools, and of networks that may be of no use any more.
     pub(crate) gateways_apart: BTreeMap<(usize, usize), IpAddr>,
     /// Pools that somebody brought.
     pub(crate) arrived: BTreeSet<usize>,
@@ -169,6 +169,11 @@ impl World {
         if hold.pool >= POOLS_OF_ALL {
             self.arrived(host, hold.pool);
         }
+        // And by this, that a network whose removal was refused has its gateway.
+        let kept = self.facts().gateways_apart.remove(&(hold.pool, host));
+        if let Some(gateway) = kept {
+            self.serves_gateway(hold.pool, host, gateway);
+        }
         let before = self.facts().held.insert(ip, hold);
         self.never_twice(ip, host, before.map(|before| before.host));
         let gateway_of = |facts: &Facts| {
@@ -212,6 +217,11 @@ impl World {
             let what = format!("the gateway {ip} of h{host} is in use at h{}", hold.host);
             self.broken(Promise::NoDuplicate, what);
         }
+    }
+
+    /// A network whose removal was refused keeps its gateway, if its host is to use it on.
+    pub(crate) fn keeps_gateway(&self, pool: usize, host: usize, ip: IpAddr) {
+        self.facts().gateways_apart.insert((pool, host), ip);
     }
 
     /// The gateway of a pool is no more on a host.
