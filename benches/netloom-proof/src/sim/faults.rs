@@ -6,6 +6,7 @@ use super::link::Weather;
 use super::random::Random;
 use super::run::{Kind, Sim};
 use netloom_core::ClusterAdmin;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -230,6 +231,7 @@ impl Sim {
     async fn roll_back(&self, random: &mut Random, promised: bool) {
         let snapshot = self.ground.snapshot();
         let before: Vec<u64> = self.hosts.iter().map(|host| host.starts()).collect();
+        let known = self.on_record();
         for host in &self.hosts {
             // Counted anew from here.
             let _ = host.link.take_seen();
@@ -241,7 +243,15 @@ impl Sim {
             let runs = host.starts() == *before && host.gate().is_some();
             runs && host.disk.is_well() && host.link.take_seen() > 1
         };
-        let witnesses: Vec<bool> = self.hosts.iter().zip(&before).map(is_witness).collect();
+        let mut witnesses: Vec<bool> = self.hosts.iter().zip(&before).map(is_witness).collect();
+        let now = self.on_record();
+        let newcomers: Vec<_> = now.difference(&known).collect();
+        if promised && !newcomers.is_empty() {
+            // Perhaps nobody else knows who came in the lost time, and nobody waits for it then.
+            for (witness, host) in witnesses.iter_mut().zip(&self.hosts) {
+                *witness &= newcomers == [&format!("hosts/{}", host.id)];
+            }
+        }
         let lost = witnesses.contains(&true);
         if promised && !lost {
             // Nobody could speak first.
@@ -269,6 +279,12 @@ impl Sim {
             sleep(Duration::from_millis(100)).await;
         }
         blind.iter().for_each(|host| host.link.set_blind(false));
+    }
+
+    /// The keys of the hosts that the store knows.
+    fn on_record(&self) -> BTreeSet<String> {
+        let rows = self.ground.rows("hosts/").into_iter();
+        rows.map(|(key, _)| key.as_str().to_owned()).collect()
     }
 
     /// The store is emptied, and a person begins it anew from a host that knows the others.

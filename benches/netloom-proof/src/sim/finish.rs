@@ -132,7 +132,9 @@ impl Sim {
             let standing = match self.host(host).ipam() {
                 None => "not opened".to_owned(),
                 Some((_, ipam)) => match ipam.cluster().await.standing {
-                    Standing::Joined if self.is_under_way(host) => "it moves".to_owned(),
+                    Standing::Joined if self.is_under_way(host, &ipam).await => {
+                        "it moves".to_owned()
+                    }
                     Standing::Joined => continue,
                     other => format!("{other:?}"),
                 },
@@ -387,6 +389,8 @@ impl Sim {
             match self.take(*host, pool, None, random).await {
                 Some(Ok(_)) => refusals = 0,
                 Some(Err(IpamError::Exhausted(_))) => refusals += 1,
+                // Its network was removed because of this, and is made again.
+                Some(Err(IpamError::NotFound(_))) if n <= capacity + FILL_SPARE => refusals = 0,
                 other => {
                     // Callers of this very pool get in each other's way; a retry is theirs.
                     refusals += usize::from(n > capacity + FILL_SPARE);

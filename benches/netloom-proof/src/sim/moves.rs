@@ -6,8 +6,8 @@ use super::ops::Removal;
 use super::random::Random;
 use super::run::Sim;
 use super::world::POOLS_OF_ALL;
-use netloom_core::{Clock, ClusterAdmin, Standing};
-use netloom_ipam::cluster_init;
+use netloom_core::{AddressSpace, Clock, ClusterAdmin, IpamAdmin, PoolView, Standing};
+use netloom_ipam::{AddressManager, cluster_init};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -106,11 +106,14 @@ impl Sim {
         });
     }
 
-    /// Whether a host has a network that is to become one of all.
-    pub(crate) fn is_under_way(&self, host: usize) -> bool {
-        let is_loner = self.loners().any(|loner| loner == host);
-        let has = |pool| self.host(host).network(pool).is_some();
-        is_loner && has(self.brings(host)) && !self.has_arrived(host)
+    /// Whether a host has pools that are to become pools of all.
+    pub(crate) async fn is_under_way(&self, host: usize, ipam: &AddressManager) -> bool {
+        let is_own =
+            |pool: &PoolView| pool.space == AddressSpace::Local && !pool.references.is_empty();
+        if self.loners().any(|loner| loner == host) {
+            self.has_arrived(host);
+        }
+        ipam.pools().await.iter().any(is_own)
     }
 
     /// Whether the network that a host brings refers to a pool of all, by the store.
