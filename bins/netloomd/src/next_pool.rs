@@ -69,12 +69,8 @@ impl Ipam for NextPool {
             return Ok(());
         }
         // A reference that does not hold the address gives nothing back.
-        for view in self.ipam.pools().await {
-            if view.subnet.contains(ip) {
-                for other in view.references.iter().filter(|other| *other != pool) {
-                    self.ipam.release_address(other, ip).await?;
-                }
-            }
+        for other in elsewhere(&self.ipam.pools().await, pool, ip) {
+            self.ipam.release_address(&other, ip).await?;
         }
         Ok(())
     }
@@ -102,6 +98,17 @@ fn following(networks: &[NetworkSpec], pools: &[PoolView], pool: &PoolId) -> Vec
             view.references.first().cloned()
         })
         .collect()
+}
+
+/// References to other pools than `pool` is one to, in whose subnet `ip` lies: another network may use the
+/// same pool, and keeps what it has of it.
+fn elsewhere(pools: &[PoolView], pool: &PoolId, ip: IpAddr) -> Vec<PoolId> {
+    if !pools.iter().any(|view| view.references.contains(pool)) {
+        return Vec::new();
+    }
+    let others = pools.iter().filter(|view| !view.references.contains(pool));
+    let of_ip = others.filter(|view| view.subnet.contains(ip));
+    of_ip.flat_map(|view| view.references.clone()).collect()
 }
 
 /// Whether `ip` lies in a network with several subnets of its family.
@@ -165,6 +172,18 @@ mod tests {
         assert_eq!(after("six"), []);
         assert_eq!(after("strange"), []);
         assert_eq!(after("unknown"), []);
+    }
+
+    #[test]
+    fn another_networks_reference_to_the_same_pool_gives_nothing_back() {
+        let mut both = pool("10.1.0.0/29", "first");
+        both.references.push("of-another-network".parse().unwrap());
+        let pools = [both, pool("10.2.0.0/29", "second")];
+        let from =
+            |id: &str, ip: &str| elsewhere(&pools, &id.parse().unwrap(), ip.parse().unwrap());
+        assert_eq!(from("first", "10.1.0.1"), []);
+        assert_eq!(from("first", "10.2.0.3"), ["second".parse().unwrap()]);
+        assert_eq!(from("unknown", "10.1.0.1"), []);
     }
 
     #[test]

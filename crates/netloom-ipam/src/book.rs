@@ -16,6 +16,7 @@ use crate::journal::{Journal, Ticket};
 use crate::live::{Live, Own};
 use crate::ranges::Need;
 use crate::records::{GatewayHold, ReferenceState};
+use crate::references::LetGo;
 use crate::registry::StoredPool;
 use crate::space::{PoolKey, Reference};
 use crate::table::{Ledger, Table};
@@ -41,11 +42,7 @@ pub(crate) struct Book {
     /// Uses whose address another endpoint named too and was refused: its caller gives the address
     /// back, once, and that frees nobody else's.
     refused: HashSet<u64>,
-    /// References of this host whose gateway it began to give back, until they are gone or ask for it
-    /// anew.
-    pub(crate) let_go: BTreeSet<u64>,
-    /// Of these, the ones that held none then, as far as this process knows.
-    pub(crate) held_none: BTreeSet<u64>,
+    pub(crate) let_go: LetGo,
     /// References of this host that it began to give back: whether they are there still, the store tells.
     pub(crate) going: BTreeSet<u64>,
 }
@@ -123,7 +120,7 @@ impl Book {
         config: &IpamConfig,
         journal: Journal,
         table: Table,
-        (stored, let_go): (&[StoredPool], BTreeSet<u64>),
+        (stored, let_go): (&[StoredPool], LetGo),
         clock: Arc<dyn Clock>,
     ) -> Result<Self, IpamError> {
         let habit = match config.sharing {
@@ -140,9 +137,8 @@ impl Book {
             pools: BTreeMap::new(),
             unanswered: HashSet::new(),
             refused: HashSet::new(),
-            going: let_go.clone(),
+            going: let_go.keys().copied().collect(),
             let_go,
-            held_none: BTreeSet::new(),
         };
         for pool in stored.iter().filter(|p| p.is_active()) {
             book.follow(pool)?;
@@ -162,10 +158,8 @@ impl Book {
             return;
         };
         if let Some(own) = live.references.own().get(&reference.nonce) {
-            let held = own.gateway == GatewayHold::Held;
-            if self.let_go.insert(reference.nonce) && !held {
-                self.held_none.insert(reference.nonce);
-            }
+            let held = live.gateway.filter(|_| own.gateway == GatewayHold::Held);
+            self.let_go.entry(reference.nonce).or_insert(held);
             // Also after a restart, which remembers that alone.
             self.going.insert(reference.nonce);
             live.references.let_gateways_go(&self.let_go);
@@ -176,9 +170,8 @@ impl Book {
     pub(crate) fn prune_let_go(&mut self) {
         let pools = &self.pools;
         let is_there = |nonce: &u64| pools.values().any(|l| l.references.contains(*nonce));
-        self.let_go.retain(is_there);
+        self.let_go.retain(|nonce, _| is_there(nonce));
         self.going.retain(is_there);
-        self.held_none.retain(is_there);
     }
 
     /// Brings a pool in line with the store.

@@ -43,6 +43,7 @@ impl AddressManager {
         reference: Reference,
         want: Want,
     ) -> Result<Option<IpAddr>, IpamError> {
+        self.must_be_common(reference.pool)?;
         self.follow_life(reference.pool).await?;
         let _one_at_a_time = self.changes.lock().await;
         let deadline = self.deadline();
@@ -67,17 +68,19 @@ impl AddressManager {
         let pool = reference.pool;
         // What is read may be so already, and is to stay so.
         self.member.end_late().await?;
-        let stored = self.registry.pool(pool).await?;
-        let stored = stored.ok_or_else(|| unknown_reference(reference))?;
+        let Some(stored) = self.registry.pool(pool).await? else {
+            return Err(self.not_there(reference).await);
+        };
         // Whatever an unknown outcome left open before is settled from here.
         self.follow(&stored).await?;
-        let known = stored.references.get(&reference.nonce);
-        let known = known.ok_or_else(|| unknown_reference(reference))?;
+        let Some(known) = stored.references.get(&reference.nonce) else {
+            return Err(self.not_there(reference).await);
+        };
         if known.record.state == ReferenceState::Offered {
             self.refuse_second_user(&stored, reference, &known.record)?;
         }
-        if want == Want::Use && known.record.gateway != GatewayHold::Held {
-            self.refuse_without_gateway(reference)?;
+        if !matches!(want, Want::Gateway(_)) {
+            self.refuse_without_gateway(reference, &stored, known.record.gateway)?;
         }
         let gate = self.gates.of(pool);
         let _hands = gate.hands.lock().await;
@@ -137,6 +140,15 @@ impl AddressManager {
         }
     }
 
+    /// What is said of a reference that the store does not show: gone for good only where the store has its
+    /// past, for else this host says it again.
+    async fn not_there(&self, reference: Reference) -> IpamError {
+        match self.member.confirm_past().await {
+            Ok(()) => unknown_reference(reference),
+            Err(error) => error,
+        }
+    }
+
     /// Before the store is asked to take a gateway back: nobody here uses it any more. Whoever takes
     /// another one while the answer is on its way must not be told otherwise by this host, should the
     /// store lose its past. If it does not happen, the store shows that this host still holds it.
@@ -153,8 +165,8 @@ impl AddressManager {
     }
 
     pub(crate) async fn keep_let_go(&self) -> Result<(), IpamError> {
-        let nonces = self.book().let_go.clone();
-        self.mirror.keep_let_go(&nonces).await
+        let let_go = self.book().let_go.clone();
+        self.mirror.keep_let_go(&let_go).await
     }
 
     /// The store and the mirror have what was wanted, and somebody is to hear of it: from here on, a
@@ -162,11 +174,10 @@ impl AddressManager {
     async fn stays(&self, reference: Reference, stored: &StoredPool) -> Result<(), IpamError> {
         let there = stored.references.get(&reference.nonce);
         if there.is_some_and(|there| there.record.gateway == GatewayHold::Held) {
-            let mut nonces = self.book().let_go.clone();
-            if nonces.remove(&reference.nonce) {
-                self.mirror.keep_let_go(&nonces).await?;
+            let mut let_go = self.book().let_go.clone();
+            if let_go.remove(&reference.nonce).is_some() {
+                self.mirror.keep_let_go(&let_go).await?;
                 self.book().let_go.remove(&reference.nonce);
-                self.book().held_none.remove(&reference.nonce);
                 self.follow(stored).await?;
             }
         }
@@ -176,11 +187,15 @@ impl AddressManager {
 
     /// Whoever began to give a network back may go on with it as long as its gateway is still its own.
     /// Where the gateway went, by the removal or with the past of the store, another network may get it.
-    fn refuse_without_gateway(&self, reference: Reference) -> Result<(), IpamError> {
-        let book = self.book();
-        let had_one =
-            book.let_go.contains(&reference.nonce) && !book.held_none.contains(&reference.nonce);
-        if !had_one {
+    fn refuse_without_gateway(
+        &self,
+        reference: Reference,
+        stored: &StoredPool,
+        hold: GatewayHold,
+    ) -> Result<(), IpamError> {
+        let had = self.book().let_go.get(&reference.nonce).copied().flatten();
+        let has = stored.pool.record.gateway;
+        if had.is_none() || (hold == GatewayHold::Held && had == has) {
             return Ok(());
         }
         Err(IpamError::NotFound(format!(

@@ -2,7 +2,7 @@
 
 use crate::ranges::held::{Part, RangeState};
 use crate::records::{GatewayHold, ReferenceRecord};
-use crate::references::References;
+use crate::references::{LetGo, References};
 use crate::registry::StoredPool;
 use crate::space::PoolKey;
 use crate::table::Ledger;
@@ -45,7 +45,7 @@ pub(crate) struct Own<'a> {
     pub(crate) host: &'a str,
     /// References of this host whose gateway it began to give back: they count as not holding it,
     /// whatever the store shows.
-    pub(crate) let_go: &'a BTreeSet<u64>,
+    pub(crate) let_go: &'a LetGo,
 }
 
 impl Live {
@@ -98,10 +98,10 @@ impl Live {
 
     /// The gateway that this host is to say again: the one that it holds, or that others hold and it
     /// never had.
-    pub(crate) fn gateway_to_say(&self, let_go: &BTreeSet<u64>) -> Option<IpAddr> {
+    pub(crate) fn gateway_to_say(&self, let_go: &LetGo) -> Option<IpAddr> {
         let own = self.references.own();
         let holds = |r: &ReferenceRecord| r.gateway == GatewayHold::Held;
-        let went = own.keys().any(|nonce| let_go.contains(nonce));
+        let went = own.keys().any(|nonce| let_go.contains_key(nonce));
         self.gateway.filter(|_| !went || own.values().any(holds))
     }
 
@@ -372,7 +372,7 @@ mod tests {
         };
         let me = Own {
             host: "h1",
-            let_go: &BTreeSet::new(),
+            let_go: &LetGo::new(),
         };
         let mut live = Live::new(1, &stored(key, None), ledger, me);
         live.follow(&stored(key, subnet.nth(2)), ledger, me);

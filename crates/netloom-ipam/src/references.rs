@@ -7,6 +7,10 @@ use netloom_types::Subnet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+/// References of this host whose gateway it began to give back, each with the one that it held, if any:
+/// until they are gone or ask for it anew.
+pub(crate) type LetGo = BTreeMap<u64, Option<IpAddr>>;
+
 /// The references of one pool.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct References {
@@ -122,9 +126,9 @@ impl References {
     }
 
     /// These of this host's hold the pool's gateway no more.
-    pub(crate) fn let_gateways_go(&mut self, nonces: &BTreeSet<u64>) {
+    pub(crate) fn let_gateways_go(&mut self, let_go: &LetGo) {
         for (nonce, own) in &mut self.own {
-            if nonces.contains(nonce) {
+            if let_go.contains_key(nonce) {
                 own.gateway = GatewayHold::None;
             }
         }

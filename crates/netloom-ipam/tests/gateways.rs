@@ -12,7 +12,9 @@ mod common;
 use common::machine::*;
 use common::store::{Fault, Snapshot, TestStore};
 use common::{exact, gateway, ip, mac, subnet, this};
-use netloom_core::{AddressKind, AddressView, ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing};
+use netloom_core::{
+    AddressKind, AddressRequest, AddressView, ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing,
+};
 use std::collections::BTreeSet;
 
 /// The store went back to before the gateway was chosen; its holder says it again, also if it is
@@ -285,4 +287,84 @@ async fn gateway_of_one_that_was_to_be_removed(restarted: Option<Restarted>) {
         assert!(given.insert(ip), "{ip} was handed out twice");
     }
     assert_eq!(given.len(), 14);
+}
+
+/// The same of a network that never had a gateway: it lost nothing.
+#[tokio::test(start_paused = true)]
+async fn a_network_without_a_gateway_is_used_on_after_its_removal_was_refused() {
+    for restarted in [None, Some(Restarted)] {
+        let store = initialised().await;
+        let machine = Machine::new("h1", &store);
+        let mut host = machine.start().await;
+        let pool = host.request_pool(exact("10.9.0.0/28")).await.unwrap().id;
+        take(&host, &pool, 1).await.unwrap();
+        store.fail_next([Fault::Unavailable]);
+        host.release_pool(&pool).await.unwrap_err();
+        if restarted.is_some() {
+            drop(host);
+            host = machine.start().await;
+        }
+        take(&host, &pool, 2).await.unwrap();
+    }
+}
+
+/// Whatever is asked for but the gateway, the network is not used on.
+#[tokio::test(start_paused = true)]
+async fn an_auxiliary_address_does_not_bring_a_lost_gateway_back() {
+    let store = initialised().await;
+    let host = Machine::new("h1", &store).start().await;
+    let pool = network(&host, "10.9.0.0/28").await.id;
+    take(&host, &pool, 1).await.unwrap();
+    store.fail_next([Fault::Unavailable]);
+    host.release_pool(&pool).await.unwrap_err();
+    store.wipe();
+    initialise(&store, ["h1"]).await;
+    pass(120).await;
+    let auxiliary = this(&pool, ip("10.9.0.9"), None);
+    let refused = host.request_address(auxiliary).await.unwrap_err();
+    assert!(matches!(refused, IpamError::NotFound(_)), "{refused:?}");
+    take(&host, &pool, 2).await.unwrap_err();
+    host.request_address(gateway(&pool)).await.unwrap();
+    take(&host, &pool, 3).await.unwrap();
+}
+
+/// A removal happened unheard, another host made the network with another gateway, and the store was put
+/// back: of two gateways the one that counts is the other host's.
+#[tokio::test(start_paused = true)]
+async fn a_network_whose_gateway_another_hosts_one_replaced_is_not_used_on() {
+    let store = initialised().await;
+    let first = Machine::new("h1", &store).start().await;
+    let second = Machine::new("h2", &store).start().await;
+    let pool = network(&first, "10.9.0.0/28").await.id;
+    take(&first, &pool, 1).await.unwrap();
+    let before = store.snapshot();
+    store.fail_next([Fault::DoneAndAway]);
+    first.release_pool(&pool).await.unwrap_err();
+    store.come_back();
+    let theirs = second.request_pool(exact("10.9.0.0/28")).await.unwrap().id;
+    let other = AddressRequest {
+        wanted: Some(ip("10.9.0.7")),
+        ..gateway(&theirs)
+    };
+    second.request_address(other).await.unwrap();
+    store.restore(&before);
+    pass(120).await;
+    let refused = take(&first, &pool, 2).await.unwrap_err();
+    assert!(matches!(refused, IpamError::NotFound(_)), "{refused:?}");
+    take(&second, &theirs, 3).await.unwrap();
+}
+
+/// What an emptied store does not show is said again by its host: nobody is told to make it anew.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_is_asked_for_again_before_the_loss_was_noticed() {
+    let store = initialised().await;
+    let host = Machine::new("h1", &store).start().await;
+    let pool = network(&host, "10.9.0.0/28").await.id;
+    store.wipe();
+    initialise(&store, ["h1"]).await;
+    let early = host.request_address(gateway(&pool)).await.unwrap_err();
+    assert!(matches!(early, IpamError::Unavailable { .. }), "{early:?}");
+    pass(60).await;
+    let again = host.request_address(gateway(&pool)).await.unwrap();
+    assert_eq!(again.ip(), ip("10.9.0.1"));
 }

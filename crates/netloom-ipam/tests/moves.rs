@@ -9,11 +9,18 @@
 
 mod common;
 
+use async_trait::async_trait;
+use common::disk::Trouble;
 use common::machine::{Machine, Process, initialise, initialised, loner, network, pass, take};
 use common::store::Fault;
-use common::{TestStore, exact, ip, mac, this};
+use common::{Random, SimDisk, TestStore, exact, ip, mac, this};
+use netloom_core::store::{
+    CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
+};
 use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
+use netloom_ipam::Sharing;
 use netloom_types::PoolId;
+use std::sync::Arc;
 
 /// What stands in the shared store of the host's own one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +125,111 @@ async fn a_gateway_comes_along_from_a_move_that_waited_in_an_emptied_store() {
     let other = Machine::new("h2", &store).start().await;
     pass(120).await;
     take(&host, &pool, 100).await.unwrap();
+    refused_gateway((&host, &pool), &other).await;
+}
+
+/// The gateway of the pool that was brought is no container's, whoever asks.
+async fn refused_gateway(own: (&Process, &PoolId), other: &Process) {
     let theirs = other.request_pool(exact("10.9.0.0/24")).await.unwrap().id;
-    let wish = this(&theirs, ip("10.9.0.1"), Some(mac(200)));
-    let given = other.request_address(wish).await;
-    assert!(matches!(given, Err(IpamError::InUse(_))), "{given:?}");
+    for (host, pool) in [own, (other, &theirs)] {
+        let wish = this(pool, ip("10.9.0.1"), Some(mac(200)));
+        let given = host.request_address(wish).await;
+        assert!(matches!(given, Err(IpamError::InUse(_))), "{given:?}");
+    }
+}
+
+/// The store took the last word of a move and was away then, its host lost power, and the store was emptied:
+/// what nobody else has seen of the pool, its host knows still.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_comes_along_from_a_move_whose_end_was_not_looked_at() {
+    for commits in 0..8 {
+        println!("after {commits} commits");
+        let store = initialised().await;
+        let (mut machine, pool, _) = loner("h1", "10.9.0.0/24", 1).await;
+        machine.host.store = store.clone();
+        store.die_after(commits);
+        drop(machine.start().await);
+        machine.host.disk.lose_power(&mut Random(commits));
+        store.wipe();
+        store.come_back();
+        initialise(&store, ["h1"]).await;
+        let host = machine.start().await;
+        pass(60).await;
+        assert_eq!(host.cluster().await.standing, Standing::Joined);
+        let other = Machine::new("h2", &store).start().await;
+        refused_gateway((&host, &pool), &other).await;
+    }
+}
+
+/// The disk was full when a move arrived, so that the journal did not take it: it is made again.
+#[tokio::test(start_paused = true)]
+async fn a_move_that_a_full_disk_kept_out_of_the_journal_is_made_again() {
+    let store = initialised().await;
+    let (mut machine, pool, given) = loner("h1", "10.9.0.0/24", 1).await;
+    // A network without containers, of which the journal tells nothing.
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let alone = Arc::new(machine.mirror.clone());
+    let alone = machine.start_on(alone, config).await;
+    for ip in given {
+        alone.release_address(&pool, ip).await.unwrap();
+    }
+    drop(alone);
+    machine.host.store = store.clone();
+    let filling = FullAtArrival {
+        store: store.clone(),
+        disk: machine.host.disk.clone(),
+    };
+    let host = machine.start_on(Arc::new(filling), machine.config()).await;
+    pass(120).await;
+    drop(host);
+    let host = machine.start().await;
+    pass(120).await;
+    assert_eq!(host.cluster().await.standing, Standing::Joined);
+    take(&host, &pool, 100).await.unwrap();
+    let other = Machine::new("h2", &store).start().await;
+    refused_gateway((&host, &pool), &other).await;
+}
+
+/// A store beside whose host's disk is full from the moment in which a pool becomes one of all.
+#[derive(Debug)]
+struct FullAtArrival {
+    store: TestStore,
+    disk: SimDisk,
+}
+
+impl FullAtArrival {
+    fn fill(&self) {
+        let mut rows = self.store.values().into_iter();
+        if rows.any(|(key, _)| key.starts_with("references/")) {
+            self.disk.trouble(Trouble::NoSpace);
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FullAtArrival {
+    async fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        self.store.identity().await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
+        self.fill();
+        self.store.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        self.fill();
+        self.store.list(prefix).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        self.store.commit(transaction).await
+    }
+
+    async fn watch(&self, prefix: &Key) -> Result<Box<dyn Watch>, StoreError> {
+        self.store.watch(prefix).await
+    }
 }
 
 /// The store was named before it was initialised; a network that is removed meanwhile is gone.

@@ -265,6 +265,14 @@ impl Sim {
         let Some(id) = at.take_network(pool) else {
             return;
         };
+        if matches!(self.kind, Kind::Rollback | Kind::Wipe) {
+            // In a store that lost its past a pool may end for a host that has no network of it.
+            let of_it = |kept: &IpAddr| self.pool(pool).subnet.contains(*kept);
+            let mut facts = self.world.facts();
+            facts
+                .reserved
+                .retain(|ip, (keeper, _)| *keeper != host || !of_it(ip));
+        }
         let gateway = self.world.drops_gateway(pool, host);
         match (self.released_pool(host, id.clone()).await, gateway) {
             (Some(Ok(())), _) => {}

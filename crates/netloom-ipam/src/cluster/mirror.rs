@@ -3,7 +3,8 @@
 
 use super::heal::unknown_host;
 use super::peers::{Peers, States};
-use crate::records::{HostRecord, HostState, Record};
+use crate::records::{HostRecord, HostState, LetGoRecord, Record, VERSION};
+use crate::references::LetGo;
 use crate::registry::{StoredPool, damaged, unreadable};
 use crate::space::{Keys, Reference};
 use netloom_core::IpamError;
@@ -126,19 +127,25 @@ impl Mirror {
     }
 
     /// References of this host whose gateway it began to give back.
-    pub(crate) async fn let_go(&self) -> Result<BTreeSet<u64>, IpamError> {
+    pub(crate) async fn let_go(&self) -> Result<LetGo, IpamError> {
         let directory = Keys::all_let_go();
         let rows = self.list(&directory).await?.into_iter();
-        let nonce =
-            |(key, _): (Key, _)| Keys::nonce_of(&key).ok_or_else(|| damaged(&key, "names nothing"));
-        rows.map(nonce).collect()
+        let read = |(key, row): (Key, Versioned)| {
+            let nonce = Keys::nonce_of(&key).ok_or_else(|| damaged(&key, "names nothing"))?;
+            let record = LetGoRecord::decode(&row.value).map_err(|why| damaged(&key, &why))?;
+            Ok((nonce, record.gateway))
+        };
+        rows.map(read).collect()
     }
 
     /// Keeps these; the store may go on to show that they hold it.
-    pub(crate) async fn keep_let_go(&self, nonces: &BTreeSet<u64>) -> Result<(), IpamError> {
-        let rows = nonces.iter().map(|nonce| (Keys::let_go(*nonce), LET_GO));
-        let rows = rows.map(|(key, word)| (key, word.to_vec())).collect();
-        self.keep(&Keys::all_let_go(), rows).await
+    pub(crate) async fn keep_let_go(&self, all: &LetGo) -> Result<(), IpamError> {
+        let rows = all.iter().map(|(nonce, gateway)| {
+            let (version, gateway) = (VERSION, *gateway);
+            let record = LetGoRecord { version, gateway };
+            (Keys::let_go(*nonce), record.encode())
+        });
+        self.keep(&Keys::all_let_go(), rows.collect()).await
     }
 
     /// Makes everything below `directory` equal to these rows.
@@ -189,9 +196,6 @@ impl Mirror {
         }
     }
 }
-
-/// The key tells all.
-const LET_GO: &[u8] = b"{}";
 
 async fn keep_row(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(), IpamError> {
     let known = store.get(&key).await.map_err(unreadable)?;

@@ -14,6 +14,7 @@ use crate::ranges::Gates;
 use crate::records::{
     GatewayHold, HostState, PoolRecord, PoolState, ReferenceRecord, ReferenceState, VERSION,
 };
+use crate::references::LetGo;
 use crate::registry::{Registry, Stored, StoredPool};
 use crate::space::PoolKey;
 use crate::table::{Ledger, Table};
@@ -137,8 +138,9 @@ impl AddressManager {
             }
         }
         self.leave_lost_lives(&pools).await?;
-        // While a move waits, the mirror alone has what is to be brought.
-        if !self.is_moving() {
+        // While a move waits, the mirror alone has what is to be brought; also one of which the memory says
+        // that it is done, and the journal did not take it.
+        if !self.is_moving() && self.book().journal.failure().is_none() {
             self.mirror.keep_pools(&self.registry.keys, &pools).await?;
         }
         // Last, so that a crash in between leaves a row too many and not one too few.
@@ -234,7 +236,6 @@ impl AddressManager {
             {
                 let mut before = self.book();
                 book.going = std::mem::take(&mut before.going);
-                book.held_none = std::mem::take(&mut before.held_none);
                 *before = book;
             }
             // What came in while the disk was full is in the store alone.
@@ -288,7 +289,7 @@ async fn pools_anew(
     registry: &Registry,
     mirror: &Mirror,
     table: &Table,
-    (member, let_go): (&Member, &BTreeSet<u64>),
+    (member, let_go): (&Member, &LetGo),
 ) -> Result<Vec<StoredPool>, IpamError> {
     let kept = kept(registry, mirror, table, let_go).await?;
     let stored = match all_pools(registry, &*registry.store).await {
@@ -318,7 +319,7 @@ async fn kept(
     registry: &Registry,
     mirror: &Mirror,
     table: &Table,
-    let_go: &BTreeSet<u64>,
+    let_go: &LetGo,
 ) -> Result<Vec<StoredPool>, IpamError> {
     let mirrored = match mirror.store() {
         None => Vec::new(),
@@ -347,7 +348,7 @@ fn with_own(mut pools: Vec<StoredPool>, known: &[StoredPool], me: Own<'_>) -> Ve
             .filter(|(_, r)| r.record.host == me.host);
         let mut held = None;
         for (nonce, reference) in own {
-            if reference.record.gateway == GatewayHold::Held && !me.let_go.contains(nonce) {
+            if reference.record.gateway == GatewayHold::Held && !me.let_go.contains_key(nonce) {
                 held = same.pool.record.gateway;
             }
             // A record of an earlier time lacks what this host has by it.

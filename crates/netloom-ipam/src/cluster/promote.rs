@@ -188,6 +188,7 @@ impl AddressManager {
         if self.assert_pool(shared, &known, saying).await? == Life::Later {
             return Err(contended());
         }
+        self.mirror_arrival(shared, pool).await?;
         let noted = {
             let mut book = self.book();
             close_twin(&mut book, shared, known.number)?;
@@ -205,6 +206,19 @@ impl AddressManager {
         settle(Some(noted)).await?;
         tracing::info!(pool = %pool.subnet, "a pool of this host is a pool of all now");
         self.follow_store(shared).await
+    }
+
+    /// Before the journal calls the pool one of all: from then on the mirror's rows of the own one count no
+    /// more, and nobody else may know its gateway.
+    async fn mirror_arrival(&self, shared: PoolKey, own: PoolKey) -> Result<(), IpamError> {
+        let arrived = self.registry.pool(shared).await?.filter(|stored| {
+            let book = self.book();
+            let known = book.pools.get(&own).map(|live| live.references.own());
+            let is_there = |nonce| stored.references.contains_key(nonce);
+            known.is_some_and(|own| own.keys().all(is_there))
+        });
+        let arrived = arrived.ok_or_else(contended)?;
+        self.mirror.keep_pool(&self.registry.keys, &arrived).await
     }
 
     /// What a copy of this host's own store brought of the pool is given up.
@@ -254,6 +268,9 @@ impl AddressManager {
                 pool: shared(reference.pool),
                 ..reference
             };
+            // It may have come while this waited for its turn.
+            self.book().begins_to_go(moved);
+            self.let_gateway_go(moved).await;
             self.drop_if_there(moved).await?;
         }
         let closed = {

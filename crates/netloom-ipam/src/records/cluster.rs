@@ -3,6 +3,7 @@
 use super::{COUNT_MAX, Record, checked_version, count};
 use netloom_types::Subnet;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// `hosts/HOST`: which journal a host goes on with, and how far it came. Never deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,17 @@ pub(crate) struct HealRecord {
 }
 
 impl Record for HealRecord {}
+
+/// `let-go/REFERENCE`, in a host's mirror alone: the gateway that a reference held when its host began to
+/// give it back, if any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LetGoRecord {
+    pub(crate) version: u32,
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+impl Record for LetGoRecord {}
 
 /// `status/HOST`: hints about a host; nothing is decided by them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

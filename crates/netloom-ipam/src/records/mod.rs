@@ -8,7 +8,8 @@ mod cluster;
 
 pub(crate) use chunks::{AnswerRecord, AnswerWord, ChunkRecord, WantRecord, WantShape};
 pub(crate) use cluster::{
-    EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, ShareRecord, StatusRecord,
+    EpochRecord, HOST_VERSION, HealRecord, HostRecord, HostState, LetGoRecord, ShareRecord,
+    StatusRecord,
 };
 
 use netloom_types::{ParseError, Subnet};

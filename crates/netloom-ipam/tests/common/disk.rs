@@ -28,6 +28,8 @@ pub enum Trouble {
     NextSync,
     /// No new file can be made.
     Full,
+    /// No new file can be made and nothing written, as where the filesystem copies on write.
+    NoSpace,
     /// The next write fails for want of space, half done.
     NextWriteFull,
     /// After so many more syncs the machine stands still: nothing is synced or made any more.
@@ -149,7 +151,7 @@ impl Disk for SimDisk {
     fn create(&self, name: &str, len: usize) -> io::Result<Box<dyn DiskFile>> {
         let mut inner = self.0.lock().unwrap();
         inner.lost()?;
-        if inner.trouble == Trouble::Full {
+        if matches!(inner.trouble, Trouble::Full | Trouble::NoSpace) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let number = inner.make(name, vec![0; len]);
@@ -159,7 +161,7 @@ impl Disk for SimDisk {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         inner.lost()?;
-        if inner.trouble == Trouble::Full {
+        if matches!(inner.trouble, Trouble::Full | Trouble::NoSpace) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         inner.make(name, bytes.to_vec());
@@ -191,15 +193,21 @@ struct SimFile(SimDisk, u64);
 impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.0.0.lock().unwrap();
-        let full = inner.trouble == Trouble::NextWriteFull;
-        let content = inner.files.get_mut(&self.1).unwrap();
+        let full = matches!(inner.trouble, Trouble::NextWriteFull | Trouble::NoSpace);
         let offset = usize::try_from(offset).unwrap();
-        let part = if full { bytes.len() / 2 } else { bytes.len() };
+        let part = match inner.trouble {
+            Trouble::NextWriteFull => bytes.len() / 2,
+            Trouble::NoSpace => 0,
+            _ => bytes.len(),
+        };
         let bytes = &bytes[..part];
+        let content = inner.files.get_mut(&self.1).unwrap();
         content.current[offset..offset + part].copy_from_slice(bytes);
         content.pending.push((offset, bytes.to_vec()));
         if full {
-            inner.trouble = Trouble::None;
+            if inner.trouble == Trouble::NextWriteFull {
+                inner.trouble = Trouble::None;
+            }
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -214,7 +222,7 @@ impl DiskFile for SimFile {
                 return Err(io::Error::other("an I/O error"));
             }
             Trouble::PowerLostAfter(left) => *left -= 1,
-            Trouble::None | Trouble::Full | Trouble::NextWriteFull => {}
+            Trouble::None | Trouble::Full | Trouble::NoSpace | Trouble::NextWriteFull => {}
         }
         inner.syncs += 1;
         let content = inner.files.get_mut(&self.1).unwrap();

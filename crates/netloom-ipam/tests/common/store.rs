@@ -102,7 +102,9 @@ impl TestStore {
 
     /// After so many more commits it answers nobody.
     pub fn die_after(&self, commits: u64) {
-        self.0.lock().unwrap().dies_after = Some(commits);
+        let mut inner = self.0.lock().unwrap();
+        inner.dies_after = Some(commits);
+        inner.away |= commits == 0;
     }
 
     pub fn come_back(&self) {
@@ -185,6 +187,10 @@ impl Inner {
             self.check(operation)?;
         }
         self.commits += 1;
+        if let Some(left) = &mut self.dies_after {
+            *left = left.saturating_sub(1);
+            self.away |= *left == 0;
+        }
         let mut versions = Vec::new();
         for operation in transaction.operations {
             self.version += 1;
