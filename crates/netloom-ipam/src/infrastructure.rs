@@ -9,7 +9,9 @@ use crate::pools::contended;
 use crate::ranges::held::Part;
 use crate::ranges::{Gift, Life, Need, StoredChunk, chunk_of, part_of, span_in};
 use crate::records::{GatewayHold, PoolRecord, ReferenceRecord, ReferenceState};
-use crate::registry::{CONFLICTS_MAX, ChangeError, PoolChange, ReferenceChange, StoredPool};
+use crate::registry::{
+    CONFLICTS_MAX, ChangeError, PoolChange, ReferenceChange, Stored, StoredPool,
+};
 use crate::space::{PoolKey, Reference};
 use netloom_core::store::Operation;
 use netloom_core::{IpamError, ReservedFor, crash_point};
@@ -68,14 +70,7 @@ impl AddressManager {
         let pool = reference.pool;
         // What is read may be so already, and is to stay so.
         self.member.end_late().await?;
-        let Some(stored) = self.registry.pool(pool).await? else {
-            return Err(self.not_there(reference).await);
-        };
-        // Whatever an unknown outcome left open before is settled from here.
-        self.follow(&stored).await?;
-        let Some(known) = stored.references.get(&reference.nonce) else {
-            return Err(self.not_there(reference).await);
-        };
+        let (stored, known) = self.known_in_store(reference).await?;
         if known.record.state == ReferenceState::Offered {
             self.refuse_second_user(&stored, reference, &known.record)?;
         }
@@ -137,6 +132,22 @@ impl AddressManager {
                 let _ = settled.and(self.follow_store(pool).await);
                 Err(error)
             }
+        }
+    }
+
+    /// A pool as the store has it, which this host follows, and its reference there.
+    async fn known_in_store(
+        &self,
+        reference: Reference,
+    ) -> Result<(StoredPool, Stored<ReferenceRecord>), IpamError> {
+        let Some(stored) = self.registry.pool(reference.pool).await? else {
+            return Err(self.not_there(reference).await);
+        };
+        // Whatever an unknown outcome left open before is settled from here.
+        self.follow(&stored).await?;
+        match stored.references.get(&reference.nonce).cloned() {
+            Some(known) => Ok((stored, known)),
+            None => Err(self.not_there(reference).await),
         }
     }
 
