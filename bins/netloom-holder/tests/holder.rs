@@ -21,6 +21,8 @@ const DIRECTORY: &str = "HOLDER_TEST_DIR";
 const DEADLINE: Duration = Duration::from_secs(30);
 /// In seconds: short, for tests that wait for it.
 const SOON: &str = "0.7";
+/// In seconds: for tests that wait for it, and before it must get a connection in.
+const LATER: &str = "5";
 /// In seconds: for tests in which the socket must never go.
 const NEVER: &str = "1000";
 
@@ -253,7 +255,7 @@ fn a_call_made_while_the_daemon_is_dead_is_answered_by_the_next_instance() {
 #[test]
 fn the_socket_of_a_daemon_that_stays_away_goes_and_comes_back_with_it() {
     let mut setting = Setting::new();
-    setting.start(SOON, &[]);
+    setting.start(LATER, &[]);
     let first = ask_patiently(&setting.plugin());
     setting.set("fail");
     kill_hard(first);
@@ -276,7 +278,7 @@ fn the_socket_of_a_daemon_that_stays_away_goes_and_comes_back_with_it() {
 fn a_daemon_that_is_slow_to_start_is_reached_as_soon_as_it_is_ready() {
     let mut setting = Setting::new();
     setting.set("slow");
-    setting.start(SOON, &[]);
+    setting.start(LATER, &[]);
     until("the socket", || setting.plugin().exists());
     let early = UnixStream::connect(setting.plugin()).unwrap();
     until("the socket is hidden", || !setting.plugin().exists());
@@ -289,7 +291,7 @@ fn a_daemon_that_is_slow_to_start_is_reached_as_soon_as_it_is_ready() {
 #[test]
 fn a_daemon_killed_before_it_was_ready_leaves_nobody_waiting() {
     let mut setting = Setting::new();
-    setting.start(SOON, &[]);
+    setting.start(LATER, &[]);
     let first = ask_patiently(&setting.plugin());
     setting.set("slow");
     kill_hard(first);
@@ -431,6 +433,8 @@ fn without_notification_a_started_daemon_counts_as_back() {
     // It ends with its input: as long as that is open, the socket stays.
     let input = holder.stdin.take();
     setting.holder = Some(holder);
+    // Before it is started, it is away, and a busy machine may be slow to start it.
+    daemon_of(&setting);
     until("the socket", || setting.plugin().exists());
     let start = Instant::now();
     until("twice the limit", || {

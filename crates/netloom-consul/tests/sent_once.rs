@@ -4,7 +4,9 @@ mod support;
 
 use netloom_core::store::{CommitError, Store, StoreError};
 use std::collections::HashMap;
+use std::sync::Arc;
 use support::{Fake, Reply, answer, committed, config, create, key, open, row, says};
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn the_client_sends_a_change_only_once_when_the_answer_is_lost() {
@@ -89,19 +91,28 @@ async fn a_read_goes_on_to_the_next_server() {
     }
 }
 
-/// A connection that was used before and went silent: the next operations take new ones.
+/// A connection that was used before and went silent: the next operations take new ones. On
+/// simulated time, which stands still until the server holds the question.
 #[tokio::test]
 async fn a_silent_connection_takes_its_idle_neighbours_along() {
-    let fake = Fake::start(|_, number| match number {
-        1 => Reply::Silence,
+    let asked = Arc::new(Notify::new());
+    let tell = Arc::clone(&asked);
+    let fake = Fake::start(move |_, number| match number {
+        1 => {
+            tell.notify_one();
+            Reply::Silence
+        }
         _ => Reply::Bytes(answer(404, 5, "")),
     })
     .await;
-    let mut config = config(&[&fake.address]);
-    config.timeout = std::time::Duration::from_millis(300);
-    let store = open(&config).await;
+    let store = Arc::new(fake.store().await);
     store.get(&key("a")).await.unwrap();
-    let read = store.get(&key("a")).await;
+    let reader = Arc::clone(&store);
+    let waiting = tokio::spawn(async move { reader.get(&key("a")).await });
+    asked.notified().await;
+    tokio::time::pause();
+    let read = waiting.await.unwrap();
+    tokio::time::resume();
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     store.get(&key("a")).await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Namespace, binding, endpoint_spec, ip, name, on_a_host, tcp};
+use common::{Namespace, TRIES, binding, endpoint_spec, ip, name, on_a_host, tcp};
 use netloom_core::{DesiredEndpoint, Driver, GatewayService, InterfacePlacement, SandboxRef};
 use netloom_linux::{InterfaceSpec, Kernel, KernelStep};
 use netloom_types::Protocol;
@@ -46,10 +46,10 @@ fn networks_are_walled_off_both_ways_and_through_gateways() {
         one.ns.tcp_server(80);
         two.ns.udp_server(7);
         for to in ["10.8.0.2", "fd00:8::2"] {
-            assert_eq!(one.ns.udp(to, 7), None, "{to}");
+            assert_eq!(one.ns.udp_once(to, 7), None, "{to}");
         }
         for to in ["10.9.0.2", "fd00:9::2"] {
-            assert_eq!(two.ns.udp(to, 7), None, "{to}");
+            assert_eq!(two.ns.udp_once(to, 7), None, "{to}");
         }
         // A service of the host is there on the own gateway, not on the other network's.
         std::thread::spawn(|| {
@@ -60,8 +60,12 @@ fn networks_are_walled_off_both_ways_and_through_gateways() {
             }
         });
         host.publish(&mut one, &[binding(Protocol::Tcp, 8080, 80)]);
-        assert_eq!(two.ns.tcp("10.8.0.1", 8080), None, "another network's port");
-        assert_eq!(two.ns.udp("10.9.0.1", 5353), None);
+        assert_eq!(
+            two.ns.tcp_once("10.8.0.1", 8080),
+            None,
+            "another network's port"
+        );
+        assert_eq!(two.ns.udp_once("10.9.0.1", 5353), None);
         host.assert_clean();
     });
 }
@@ -73,7 +77,7 @@ fn without_inter_container_traffic_only_the_host_is_reached() {
         let one = host.container(&network, "e1", &["10.9.0.2/24"]);
         let two = host.container(&network, "e2", &["10.9.0.3/24"]);
         two.ns.udp_server(7);
-        assert_eq!(one.ns.udp("10.9.0.3", 7), None);
+        assert_eq!(one.ns.udp_once("10.9.0.3", 7), None);
         // Not by way of the host either: a container with its own route to the other.
         one.ns.apply(KernelStep::AddRoute(netloom_linux::RouteSpec {
             destination: "10.9.0.3/32".parse().unwrap(),
@@ -82,7 +86,7 @@ fn without_inter_container_traffic_only_the_host_is_reached() {
             source: None,
             metric: 0,
         }));
-        assert_eq!(one.ns.udp("10.9.0.3", 7), None);
+        assert_eq!(one.ns.udp_once("10.9.0.3", 7), None);
         // The host reaches both.
         let to = SocketAddr::new(ip("10.9.0.3"), 7);
         assert_eq!(common::udp(to).as_deref(), Some("10.9.0.1"));
@@ -103,8 +107,8 @@ fn an_internal_network_has_no_way_out_or_in() {
         assert_eq!(one.attachment.gateway_service, GatewayService::Disabled);
         assert_eq!(one.ns.udp("10.9.0.3", 7).as_deref(), Some("10.9.0.2"));
         one.ns.default_route("eth0", ip("10.9.0.1"));
-        assert_eq!(one.ns.udp("198.51.100.2", 7), None);
-        assert_eq!(outside.udp("10.9.0.3", 7), None);
+        assert_eq!(one.ns.udp_once("198.51.100.2", 7), None);
+        assert_eq!(outside.udp_once("10.9.0.3", 7), None);
         host.assert_clean();
     });
 }
@@ -122,8 +126,8 @@ fn the_way_out_is_masqueraded_and_the_way_in_closed() {
             Some("198.51.100.1")
         );
         assert_eq!(one.ns.udp("2001:db8::2", 7).as_deref(), Some("2001:db8::1"));
-        assert_eq!(outside.udp("10.9.0.2", 7), None);
-        assert_eq!(outside.udp("fd00:9::2", 7), None);
+        assert_eq!(outside.udp_once("10.9.0.2", 7), None);
+        assert_eq!(outside.udp_once("fd00:9::2", 7), None);
     });
 }
 
@@ -140,10 +144,10 @@ fn a_routed_network_shows_its_own_addresses_and_opens_only_published_ports() {
         assert_eq!(one.ns.udp("198.51.100.2", 7).as_deref(), Some("10.9.0.2"));
         host.publish(&mut one, &[binding(Protocol::Tcp, 8080, 80)]);
         assert_eq!(outside.tcp("10.9.0.2", 80).as_deref(), Some("198.51.100.2"));
-        assert_eq!(outside.tcp("10.9.0.2", 81), None);
+        assert_eq!(outside.tcp_once("10.9.0.2", 81), None);
         host.assert_clean();
         host.revoke(&mut one);
-        assert_eq!(outside.tcp("10.9.0.2", 80), None);
+        assert_eq!(outside.tcp_once("10.9.0.2", 80), None);
         host.assert_clean();
     });
 }
@@ -179,22 +183,29 @@ fn a_published_port_is_reached_from_outside_from_inside_and_from_the_host() {
         assert!(two.ns.tcp("198.51.100.1", 8080).is_some());
         assert!(one.ns.tcp("198.51.100.1", 8080).is_some());
         // The same where the host routes what br_netfilter turned round on the bridge; again and
-        // again, because a redirect by the host would spoil the next connection.
+        // again, because a redirect by the host would spoil the next connection, and each with one
+        // try, since another one might hide that.
         host.apply(KernelStep::SetSysctl {
             key: netloom_linux::SysctlKey::BridgeCallIptables,
             value: 0,
         });
         for turn in 0..4 {
-            assert!(two.ns.tcp("198.51.100.1", 8080).is_some(), "turn {turn}");
-            assert!(one.ns.tcp("198.51.100.1", 8080).is_some(), "turn {turn}");
+            assert!(
+                two.ns.tcp_once("198.51.100.1", 8080).is_some(),
+                "turn {turn}"
+            );
+            assert!(
+                one.ns.tcp_once("198.51.100.1", 8080).is_some(),
+                "turn {turn}"
+            );
         }
         // From the host to an address of its own.
         assert!(tcp("198.51.100.1:8080".parse().unwrap()).is_some());
         host.assert_clean();
 
         host.revoke(&mut one);
-        assert_eq!(outside.tcp("198.51.100.1", 8080), None);
-        assert_eq!(outside.udp("198.51.100.1", 5300), None);
+        assert_eq!(outside.tcp_once("198.51.100.1", 8080), None);
+        assert_eq!(outside.udp_once("198.51.100.1", 5300), None);
         assert!(host.keeper.held().is_empty());
         host.assert_clean();
     });
@@ -215,18 +226,24 @@ fn a_port_of_a_gone_container_leads_to_its_successor_at_once() {
             socket.set_read_timeout(Some(timeout)).unwrap();
             (socket.try_clone().unwrap(), socket)
         });
-        let question = || {
-            ask.send_to(b"?", "198.51.100.1:5300").unwrap();
+        let question = |tries: usize| {
             let mut buffer = [0; 64];
-            answers.recv_from(&mut buffer).is_ok()
+            // An answer that came too late for the last question is none to this one.
+            answers.set_nonblocking(true).unwrap();
+            while answers.recv_from(&mut buffer).is_ok() {}
+            answers.set_nonblocking(false).unwrap();
+            (0..tries).any(|_| {
+                ask.send_to(b"?", "198.51.100.1:5300").unwrap();
+                answers.recv_from(&mut buffer).is_ok()
+            })
         };
-        assert!(question());
+        assert!(question(TRIES));
         host.leave(&one);
-        assert!(!question());
+        assert!(!question(1));
         let mut two = host.container(&network, "e2", &["10.9.0.3/24"]);
         two.ns.udp_server(53);
         host.publish(&mut two, &[binding(Protocol::Udp, 5300, 53)]);
-        assert!(question());
+        assert!(question(TRIES));
         host.assert_clean();
     });
 }
@@ -250,7 +267,7 @@ fn a_forged_source_does_not_pass() {
             link: name("eth0"),
             address: "10.9.0.99/24".parse().unwrap(),
         });
-        let from = |source: &'static str| {
+        let from_once = |source: &'static str| {
             one.ns.run(move || {
                 let socket = std::net::UdpSocket::bind((source, 0)).unwrap();
                 let timeout = std::time::Duration::from_millis(400);
@@ -260,9 +277,10 @@ fn a_forged_source_does_not_pass() {
                 socket.recv_from(&mut buffer).is_ok()
             })
         };
+        let from = |source| (0..TRIES).any(|_| from_once(source));
         // The honest one first: it makes the neighbours known to each other.
         assert!(from("10.9.0.2"));
-        assert!(!from("10.9.0.99"));
+        assert!(!from_once("10.9.0.99"));
         assert!(from("10.9.0.2"));
     });
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::counters::{WRITERS, Workload};
-use common::etcd::{Etcd, single, three};
+use common::etcd::{Etcd, single, three_calm};
 use common::{keeps_the_contract, key, open};
 use netloom_core::Login;
 use netloom_core::store::{Store, StoreError};
@@ -33,7 +33,7 @@ async fn a_server_of_the_3_5_line_keeps_the_contract() {
 /// without it keeps the whole contract.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_servers_keep_the_contract_when_the_leader_is_killed() {
-    let mut etcd = Etcd::start(&three());
+    let mut etcd = Etcd::start(&three_calm());
     let mut stores: Vec<Arc<dyn Store>> = Vec::new();
     for _ in 0..WRITERS {
         stores.push(open(&etcd.config()).await);
@@ -80,9 +80,7 @@ async fn tls_with_a_client_certificate_and_a_login_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn slow_networks_keep_the_contract() {
     let etcd = Etcd::start(&single());
-    let (proxy, mut config) = etcd.proxy().await;
-    // The suite takes no "unknown" for an answer.
-    config.timeout = Duration::from_secs(60);
+    let (proxy, config) = etcd.proxy().await;
     let store = open(&config).await;
     proxy.set(Mode::Delay {
         least: Duration::from_micros(100),

@@ -4,19 +4,12 @@
 mod common;
 
 use common::etcd::{Etcd, single, three};
-use common::{create, key, open, until};
-use netloom_core::RemoteStoreConfig;
+use common::{answered, create, key, open, open_impatient, until};
 use netloom_core::store::{CommitError, Liveness, Operation, Store, StoreError, Transaction};
 use netloom_lab::proxy::Mode;
 use netloom_types::HostId;
 use std::slice;
 use std::time::Duration;
-
-/// Hangs are part of these tests; they need not be long.
-fn impatient(mut config: RemoteStoreConfig) -> RemoteStoreConfig {
-    config.timeout = Duration::from_secs(1);
-    config
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_again() {
@@ -31,8 +24,9 @@ async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_ag
         let (store, create) = (store.clone(), create(&at));
         tokio::spawn(async move { store.commit(create).await })
     };
-    until("the change happens", || async {
-        direct.get(&at).await.unwrap().is_some()
+    // Once a part of the answer is lost, the connection cannot go on as if nothing had been.
+    until("the change happens and its answer is lost", || async {
+        direct.get(&at).await.unwrap().is_some() && proxy.faults().unanswered > 0
     })
     .await;
     proxy.set(Mode::Pass);
@@ -50,7 +44,7 @@ async fn unknown_outcome_after_a_cut_connection_and_the_library_sends_nothing_ag
 async fn unknown_outcome_when_the_answer_does_not_come_in_time() {
     let etcd = Etcd::start(&single());
     let (proxy, config) = etcd.proxy().await;
-    let store = open(&impatient(config)).await;
+    let store = open_impatient(&config).await;
     let before = etcd.calls("Txn").await;
     proxy.set(Mode::HalfOpen);
     let outcome = store.commit(create(&key("a"))).await;
@@ -59,7 +53,10 @@ async fn unknown_outcome_when_the_answer_does_not_come_in_time() {
         "{outcome:?}"
     );
     proxy.set(Mode::Pass);
-    assert!(store.get(&key("a")).await.unwrap().is_some());
+    until("the change shows", || async {
+        matches!(store.get(&key("a")).await, Ok(Some(_)))
+    })
+    .await;
     assert_eq!(etcd.calls("Txn").await, before + 1);
 }
 
@@ -84,7 +81,7 @@ async fn a_request_that_was_cut_off_is_unknown_and_is_never_sent_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_no_unknown_outcome() {
     let mut etcd = Etcd::start(&single());
-    let store = open(&impatient(etcd.config())).await;
+    let store = open(&etcd.config()).await;
     etcd.kill(0);
     // The first commit may find a connection that nobody has hung up yet.
     until("the dead connection is noticed", || async {
@@ -128,9 +125,9 @@ async fn an_idle_connection_that_ended_is_made_anew_before_anything_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_hangs_neither_operations_nor_watches() {
-    let etcd = Etcd::start(&single());
-    let store = open(&impatient(etcd.config())).await;
-    let mut watch = store.watch(&key("dir")).await.unwrap();
+    let (etcd, dir) = (Etcd::start(&single()), key("dir"));
+    let store = open_impatient(&etcd.config()).await;
+    let mut watch = answered("a watch opens", || store.watch(&dir)).await;
     etcd.pause(0);
     let outcome = store.commit(create(&key("a"))).await;
     assert!(
@@ -154,14 +151,15 @@ async fn a_frozen_server_hangs_neither_operations_nor_watches() {
         store.get(&key("a")).await.is_ok()
     })
     .await;
-    store.watch(&key("dir")).await.unwrap();
+    answered("a watch opens again", || store.watch(&dir)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_member_is_left_for_another() {
     let mut etcd = Etcd::start(&three());
     let mut config = etcd.config();
-    // The leader may be among the frozen: an election takes its time.
+    // Less than the patience of the test: a frozen member takes half of it before the next one's
+    // turn comes, and the leader may be among the frozen.
     config.timeout = Duration::from_secs(20);
     let store = open(&config).await;
     let at = key("a");
@@ -179,9 +177,11 @@ async fn a_frozen_member_is_left_for_another() {
 async fn a_member_without_a_leader_serves_nothing_and_ends_its_watches() {
     let mut etcd = Etcd::start(&three());
     let alone = etcd.server.url_by(&etcd.server.endpoints()[2..]);
-    let store = open(&impatient(alone)).await;
-    store.commit(create(&key("a"))).await.unwrap();
-    let mut watch = store.watch(&key("dir")).await.unwrap();
+    let store = open_impatient(&alone).await;
+    let patient = open(&etcd.config()).await;
+    patient.commit(create(&key("a"))).await.unwrap();
+    let (dir, late) = (key("dir"), key("b"));
+    let mut watch = answered("a watch opens", || store.watch(&dir)).await;
     etcd.kill(0);
     etcd.kill(1);
     let broke = tokio::time::timeout(Duration::from_secs(60), watch.changed()).await;
@@ -196,7 +196,7 @@ async fn a_member_without_a_leader_serves_nothing_and_ends_its_watches() {
     );
     let read = store.get(&key("a")).await;
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    let outcome = store.commit(create(&key("b"))).await;
+    let outcome = store.commit(create(&late)).await;
     assert!(
         matches!(outcome, Err(CommitError::Unavailable(_))),
         "{outcome:?}"
@@ -207,7 +207,8 @@ async fn a_member_without_a_leader_serves_nothing_and_ends_its_watches() {
         store.get(&key("a")).await.is_ok()
     })
     .await;
-    assert!(store.get(&key("b")).await.unwrap().is_none());
+    let read = answered("it serves reads", || store.get(&late)).await;
+    assert!(read.is_none(), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

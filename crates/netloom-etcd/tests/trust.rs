@@ -4,7 +4,7 @@
 mod common;
 
 use common::etcd::{Etcd, single};
-use common::{create, key, open, until};
+use common::{create, key, open, patient, until};
 use netloom_core::store::{CommitError, Store, StoreError};
 use netloom_core::{Login, RemoteStoreConfig};
 use netloom_lab::proxy::Proxy;
@@ -87,7 +87,7 @@ async fn another_cluster_at_the_same_address_is_found_out() {
     let mut ours = Etcd::start(&single());
     let mut other = Etcd::start(&single());
     let both = [ours.server.endpoints(), other.server.endpoints()].concat();
-    let store = open(&ours.server.url_by(&both)).await;
+    let store = open(&patient(ours.server.url_by(&both))).await;
     store.commit(create(&key("a"))).await.unwrap();
     // Whichever it was that was opened, the other's turn comes next.
     ours.restart(0);

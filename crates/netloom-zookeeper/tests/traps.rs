@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{committed, create, delete, key, open, raw, single, update};
+use common::{committed, create, delete, key, open, patient, raw, single, update};
 use netloom_core::store::{
     CommitError, Conflict, Key, Operation, Store, Transaction, VALUE_BYTES_MAX, Version,
 };
@@ -21,7 +21,7 @@ async fn conflict(store: &ZooKeeperStore, operation: Operation) -> Conflict {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_restarts_after_delete_and_create_is_another_one() {
     let server = single();
-    let (store, client) = (open(&server.url()).await, raw(&server.url()).await);
+    let (store, client) = (open(&patient(server.url())).await, raw(&server.url()).await);
     let at = key("a/b");
     let old = create(&store, &at, b"first").await;
     let stat_old = client.check_stat("/a/b").await.unwrap().unwrap();
@@ -46,7 +46,7 @@ async fn a_version_that_restarts_after_delete_and_create_is_another_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_key_with_others_below_it_is_absent_and_its_versions_go_on() {
     let server = single();
-    let (store, client) = (open(&server.url()).await, raw(&server.url()).await);
+    let (store, client) = (open(&patient(server.url())).await, raw(&server.url()).await);
     let (upper, lower) = (key("a/b"), key("a/b/c"));
     let mut seen = vec![create(&store, &upper, b"").await];
     let below = create(&store, &lower, b"below").await;
@@ -78,7 +78,7 @@ async fn a_deleted_key_with_others_below_it_is_absent_and_its_versions_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn minus_one_is_sent_to_nobody() {
     let server = single();
-    let store = open(&server.url()).await;
+    let store = open(&patient(server.url())).await;
     let at = key("a");
     let version = create(&store, &at, b"kept").await;
     // The right life, with -1 in the place of the count: four bytes at the end.
@@ -101,7 +101,7 @@ async fn minus_one_is_sent_to_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_packet_limit_is_never_met() {
     let server = single();
-    let (store, client) = (open(&server.url()).await, raw(&server.url()).await);
+    let (store, client) = (open(&patient(server.url())).await, raw(&server.url()).await);
     let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
     let large = client.create("/large", &vec![0; 1 << 20], &options).await;
     assert!(large.is_err(), "the trap is not there");
@@ -130,7 +130,7 @@ async fn the_packet_limit_is_never_met() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_of_strangers_is_neither_read_nor_overwritten() {
     let server = single();
-    let (store, client) = (open(&server.url()).await, raw(&server.url()).await);
+    let (store, client) = (open(&patient(server.url())).await, raw(&server.url()).await);
     let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
     client.create("/a", b"by hand", &options).await.unwrap();
     client.create("/Upper", b"no key", &options).await.unwrap();
@@ -150,7 +150,7 @@ async fn data_of_strangers_is_neither_read_nor_overwritten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_that_deletes_leave_empty_are_removed() {
     let server = single();
-    let (store, client) = (open(&server.url()).await, raw(&server.url()).await);
+    let (store, client) = (open(&patient(server.url())).await, raw(&server.url()).await);
     for n in 0..20 {
         let at = key(&format!("refs/{n}/deep/leaf"));
         let version = create(&store, &at, b"x").await;

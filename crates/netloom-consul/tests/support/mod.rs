@@ -13,6 +13,7 @@ use netloom_consul::ConsulStore;
 use netloom_core::store::{Key, Operation, Transaction, Version};
 use netloom_core::{Login, RemoteStoreConfig, StoreUrl};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -217,6 +218,17 @@ pub(crate) fn key(text: &str) -> Key {
 
 pub(crate) fn create(text: &str) -> Transaction {
     Transaction::new([Operation::Create(key(text), b"value".to_vec())])
+}
+
+/// Asks again and again until it is so. The time is only there to end a hang.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(60), asking).await;
+    assert!(asked.is_ok(), "never: {what}");
 }
 
 /// A version as the backend makes them.

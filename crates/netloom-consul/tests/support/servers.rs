@@ -9,12 +9,21 @@ use netloom_store::PrefixStore;
 use netloom_store::conformance::{Limits, Suite};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Options for servers of this kind.
 pub(crate) fn consul(shape: Shape) -> StoreOptions {
     StoreOptions::new(StoreKind::Consul, shape)
+}
+
+/// Three that keep their leader on a busy machine, where servers are silent for a second now and
+/// then. Once it is dead, the next one takes longer.
+pub(crate) fn three_calm() -> StoreOptions {
+    consul(Shape::Three)
+        .setting("-hcl")
+        .setting("performance { raft_multiplier = 3 }")
 }
 
 /// Starts them; it blocks, as all that the lab does.
@@ -27,9 +36,11 @@ pub(crate) async fn proxied(servers: &StoreServer) -> Proxy {
     Proxy::start(servers.endpoints()[0], 1).await.unwrap()
 }
 
-/// A store on all of these servers.
+/// A store on all of these servers, with the patience of a test for what must succeed.
 pub(crate) async fn store(servers: &StoreServer) -> Arc<ConsulStore> {
-    shared(&servers.url()).await
+    let mut config = servers.url();
+    config.timeout = Duration::from_secs(60);
+    shared(&config).await
 }
 
 pub(crate) async fn shared(config: &RemoteStoreConfig) -> Arc<ConsulStore> {

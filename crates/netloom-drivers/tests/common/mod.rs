@@ -28,8 +28,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// Long enough for a loaded machine; only tests of what must not arrive wait for it.
+/// How long one try waits; only tests of what must not arrive wait for all of it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What must arrive is tried so often: a loaded machine may be late, and a datagram may be lost.
+pub const TRIES: usize = 20;
 
 pub fn name(text: &str) -> LinkName {
     LinkName::new(text).unwrap()
@@ -131,14 +133,34 @@ impl Namespace {
         self.run(move || udp(to))
     }
 
+    /// The same with one try, for what must not arrive.
+    pub fn udp_once(&self, to: &str, port: u16) -> Option<String> {
+        let to = SocketAddr::new(ip(to), port);
+        self.run(move || udp_once(to))
+    }
+
     /// The source address that a TCP server at `to` sees, if it is reached.
     pub fn tcp(&self, to: &str, port: u16) -> Option<String> {
         let to = SocketAddr::new(ip(to), port);
         self.run(move || tcp(to))
     }
+
+    /// The same with one try, for what must not arrive.
+    pub fn tcp_once(&self, to: &str, port: u16) -> Option<String> {
+        let to = SocketAddr::new(ip(to), port);
+        self.run(move || tcp_once(to))
+    }
 }
 
 pub fn udp(to: SocketAddr) -> Option<String> {
+    (0..TRIES).find_map(|_| udp_once(to))
+}
+
+pub fn tcp(to: SocketAddr) -> Option<String> {
+    (0..TRIES).find_map(|_| tcp_once(to))
+}
+
+fn udp_once(to: SocketAddr) -> Option<String> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -148,7 +170,7 @@ pub fn udp(to: SocketAddr) -> Option<String> {
     String::from_utf8(buffer[..len].to_vec()).ok()
 }
 
-pub fn tcp(to: SocketAddr) -> Option<String> {
+fn tcp_once(to: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut text = String::new();

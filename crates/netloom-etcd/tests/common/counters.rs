@@ -117,7 +117,13 @@ pub struct Workload {
 impl Workload {
     pub async fn begin(stores: &[Arc<dyn Store>], key: Key) -> Self {
         let create = Operation::Create(key.clone(), Counter::default().to_bytes());
-        stores[0].commit(Transaction::new([create])).await.unwrap();
+        let create = Transaction::new([create]);
+        // The store may give up before a busy server answers, and then finds its own counter.
+        super::until("the counter is there", || async {
+            let outcome = stores[0].commit(create.clone()).await;
+            matches!(outcome, Ok(_) | Err(CommitError::Conflict { .. }))
+        })
+        .await;
         let (met, stop) = (Arc::<Met>::default(), Arc::<AtomicBool>::default());
         let writers = stores.iter().cloned().enumerate().map(|(writer, store)| {
             let (key, met, stop) = (key.clone(), met.clone(), stop.clone());

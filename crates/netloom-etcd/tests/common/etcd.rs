@@ -13,6 +13,14 @@ pub fn three() -> StoreOptions {
     StoreOptions::new(StoreKind::Etcd, Shape::Three)
 }
 
+/// Three that keep their leader on a busy machine, where members are silent for a second now and
+/// then. Once it is dead, the next one takes longer.
+pub fn three_calm() -> StoreOptions {
+    three()
+        .setting("--heartbeat-interval=500")
+        .setting("--election-timeout=5000")
+}
+
 pub struct Etcd {
     pub server: StoreServer,
 }
@@ -24,14 +32,14 @@ impl Etcd {
     }
 
     pub fn config(&self) -> RemoteStoreConfig {
-        self.server.url()
+        super::patient(self.server.url())
     }
 
     /// A proxy before the first server, and the way in by it.
     pub async fn proxy(&self) -> (Proxy, RemoteStoreConfig) {
         let proxy = Proxy::start(self.server.endpoints()[0], 7).await.unwrap();
         let config = self.server.url_by(&[proxy.address()]);
-        (proxy, config)
+        (proxy, super::patient(config))
     }
 
     pub fn leader(&self) -> usize {

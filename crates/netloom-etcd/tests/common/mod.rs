@@ -21,6 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// Longer than anything takes on a busy machine: a hang made visible.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(20);
+
 pub fn key(text: &str) -> Key {
     Key::new(text).unwrap()
 }
@@ -31,6 +37,23 @@ pub fn create(at: &Key) -> Transaction {
 
 pub async fn open(config: &RemoteStoreConfig) -> Arc<EtcdStore> {
     Arc::new(EtcdStore::open(config).await.unwrap())
+}
+
+/// The same with the patience of a test for what must succeed.
+pub fn patient(config: RemoteStoreConfig) -> RemoteStoreConfig {
+    RemoteStoreConfig {
+        timeout: PATIENCE,
+        ..config
+    }
+}
+
+/// A store that gives up soon, since hangs need not be long; its opening may take its time.
+pub async fn open_impatient(config: &RemoteStoreConfig) -> Arc<EtcdStore> {
+    let config = RemoteStoreConfig {
+        timeout: Duration::from_secs(1),
+        ..config.clone()
+    };
+    Arc::new(answered("the store opens", || EtcdStore::open(&config)).await)
 }
 
 /// The suite, each case in an unused directory.
@@ -53,13 +76,30 @@ pub async fn keeps_the_contract(store: Arc<dyn Store>) {
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
+/// What a store that gives up soon says at last: a busy machine may cost it several tries.
+pub async fn answered<T, E, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let asking = async {
+        loop {
+            if let Ok(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, asking).await;
+    answer.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
 /// Asks again and again until it is so. The time is only there to end a hang.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let asking = async {
         while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     };
-    let asked = tokio::time::timeout(Duration::from_secs(60), asking).await;
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
     assert!(asked.is_ok(), "never: {what}");
 }

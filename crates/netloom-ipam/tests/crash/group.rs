@@ -44,6 +44,8 @@ async fn open(
         ..Host::config()
     };
     let mut cluster = ClusterConfig::new(name);
+    // A busy machine answers late, and this life is not about what comes of that.
+    cluster.answer_time = Duration::from_secs(2);
     cluster.status_every = Duration::from_millis(10);
     config.sharing = Sharing::Cluster(cluster);
     AddressManager::open(config, seams).await

@@ -39,6 +39,14 @@ pub(crate) async fn open(config: &RemoteStoreConfig) -> ZooKeeperStore {
     ZooKeeperStore::open(config).await.unwrap()
 }
 
+/// The same with the patience of a test for what must succeed.
+pub(crate) fn patient(config: RemoteStoreConfig) -> RemoteStoreConfig {
+    RemoteStoreConfig {
+        timeout: Duration::from_secs(60),
+        ..config
+    }
+}
+
 /// A client that knows nothing of the contract.
 pub(crate) async fn raw(config: &RemoteStoreConfig) -> Client {
     assert_eq!(config.url.transport, StoreTransport::Plain);
@@ -106,6 +114,8 @@ pub(crate) fn only(config: &RemoteStoreConfig, member: usize) -> RemoteStoreConf
 /// The suite on fresh directories of this store, each with a session of its own, or, with several
 /// servers, with one on each of them, which take turns.
 pub(crate) fn suite(config: RemoteStoreConfig, directory: &'static str) -> Suite {
+    // The suite takes no "unknown" for an answer.
+    let config = patient(config);
     let count = AtomicU32::new(0);
     let longest = format!("{directory}/00/").len();
     let limits = Limits {
