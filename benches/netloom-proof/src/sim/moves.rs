@@ -8,6 +8,7 @@ use super::run::Sim;
 use super::world::POOLS_OF_ALL;
 use netloom_core::{AddressSpace, Clock, ClusterAdmin, IpamAdmin, PoolView, Standing};
 use netloom_ipam::{AddressManager, cluster_init};
+use netloom_types::PoolId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -100,7 +101,7 @@ impl Sim {
         host.start();
         let sim = Arc::clone(self);
         tokio::spawn(async move {
-            while !sim.is_quiet() && !sim.has_arrived(loner) {
+            while !sim.is_quiet() && !sim.has_arrived(loner).await {
                 sleep(Duration::from_millis(100)).await;
             }
         });
@@ -111,13 +112,14 @@ impl Sim {
         let is_own =
             |pool: &PoolView| pool.space == AddressSpace::Local && !pool.references.is_empty();
         if self.loners().any(|loner| loner == host) {
-            self.has_arrived(host);
+            self.has_arrived(host).await;
         }
         ipam.pools().await.iter().any(is_own)
     }
 
-    /// Whether the network that a host brings refers to a pool of all, by the store.
-    fn has_arrived(&self, loner: usize) -> bool {
+    /// Whether the network that a host brings refers to a pool of all, by the store and by its host: what the
+    /// host has not noted, a store that went back has undone.
+    async fn has_arrived(&self, loner: usize) -> bool {
         let pool = self.brings(loner);
         let subnet = self.pool(pool).subnet;
         let Some(network) = self.host(loner).network(pool) else {
@@ -126,7 +128,17 @@ impl Sim {
         let own = network.id.as_str().rsplit('-').next().unwrap_or_default();
         let (first, length) = (subnet.first(), subnet.prefix_len());
         let reference = format!("references/global/{first}-{length}/{own}");
-        let arrived = self.life(subnet).is_some() && self.ground.peek(&reference).is_some();
+        if self.life(subnet).is_none() || self.ground.peek(&reference).is_none() {
+            return false;
+        }
+        let Some((_, ipam)) = self.host(loner).ipam() else {
+            return false;
+        };
+        let of_all = |pool: &PoolView| {
+            let is_own = |id: &PoolId| id.as_str().ends_with(own);
+            pool.space == AddressSpace::Global && pool.references.iter().any(is_own)
+        };
+        let arrived = ipam.pools().await.iter().any(of_all);
         if arrived {
             self.world.arrived(loner, pool);
         }
@@ -136,7 +148,7 @@ impl Sim {
     /// Whoever brought a pool that others have gives it up by a person's hand, and is started anew.
     pub(crate) async fn give_way(&self) {
         for loner in self.loners() {
-            if self.has_arrived(loner) {
+            if self.has_arrived(loner).await {
                 continue;
             }
             let Some((_, ipam)) = self.host(loner).ipam() else {

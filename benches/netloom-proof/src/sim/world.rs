@@ -87,6 +87,8 @@ pub(crate) struct Facts {
     pub(crate) apart: BTreeMap<(usize, IpAddr), Hold>,
     /// The gateways of these pools, and of networks that may be of no use any more.
     pub(crate) gateways_apart: BTreeMap<(usize, usize), IpAddr>,
+    /// Of these networks, the ones whose removal was refused: only their host's word tells what is left.
+    pub(crate) doubtful: BTreeSet<(usize, usize)>,
     /// Pools that somebody brought.
     pub(crate) arrived: BTreeSet<usize>,
     pub(crate) violations: Vec<Violation>,
@@ -203,6 +205,8 @@ impl World {
         }
         let other = {
             let mut facts = self.facts();
+            facts.doubtful.remove(&(pool, host));
+            facts.gateways_apart.remove(&(pool, host));
             facts.gateways.insert((pool, host), ip);
             let all = facts.gateways.iter();
             let mut others = all.filter(|((of, _), other)| *of == pool && **other != ip);
@@ -221,12 +225,15 @@ impl World {
 
     /// A network whose removal was refused keeps its gateway, if its host is to use it on.
     pub(crate) fn keeps_gateway(&self, pool: usize, host: usize, ip: IpAddr) {
-        self.facts().gateways_apart.insert((pool, host), ip);
+        let mut facts = self.facts();
+        facts.gateways_apart.insert((pool, host), ip);
+        facts.doubtful.insert((pool, host));
     }
 
     /// The gateway of a pool is no more on a host.
     pub(crate) fn drops_gateway(&self, pool: usize, host: usize) -> Option<IpAddr> {
         let mut facts = self.facts();
+        facts.doubtful.remove(&(pool, host));
         let apart = facts.gateways_apart.remove(&(pool, host));
         facts.gateways.remove(&(pool, host)).or(apart)
     }
@@ -241,7 +248,10 @@ impl World {
             let holds = facts.apart.clone().into_iter();
             let holds: Vec<_> = holds.filter(|(key, hold)| of(key, hold)).collect();
             facts.apart.retain(|key, hold| !of(key, hold));
-            (holds, facts.gateways_apart.remove(&(pool, host)))
+            let place = (pool, host);
+            let is_doubtful = facts.doubtful.contains(&place);
+            let gateway = facts.gateways_apart.get(&place).copied();
+            (holds, gateway.filter(|_| !is_doubtful))
         };
         for ((_, ip), hold) in holds {
             let before = self.facts().held.insert(ip, hold);

@@ -45,7 +45,12 @@ impl AddressManager {
         if self.member.is_alone() {
             return Ok(());
         }
-        for pool in self.unshared() {
+        let unshared = self.unshared();
+        if !unshared.is_empty() {
+            // A journal that a full disk has closed is opened by whoever needs it.
+            self.ready().await?;
+        }
+        for pool in unshared {
             self.promote(pool).await?;
             self.release_unshared(pool).await?;
         }
@@ -183,6 +188,9 @@ impl AddressManager {
         let (space, generation) = self.mark_space(shared, known.generation).await?;
         let saying = Saying::First(&space);
         known.generation = generation;
+        // What a disk does not take now, of the change just made, it would not take of the next ones: a pool
+        // would be of all for everybody but this host.
+        self.all_durable().await?;
         // The ranges first: nobody claims from a pool that is not there yet.
         self.assert_ranges(shared, &known, saying).await?;
         if self.assert_pool(shared, &known, saying).await? == Life::Later {
