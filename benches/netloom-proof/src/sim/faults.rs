@@ -282,7 +282,7 @@ impl Sim {
     }
 
     /// The keys of the hosts that the store knows.
-    fn on_record(&self) -> BTreeSet<String> {
+    pub(crate) fn on_record(&self) -> BTreeSet<String> {
         let rows = self.ground.rows("hosts/").into_iter();
         rows.map(|(key, _)| key.as_str().to_owned()).collect()
     }

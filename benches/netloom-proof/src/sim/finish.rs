@@ -54,13 +54,7 @@ impl Sim {
         for loner in self.loners() {
             self.move_over(loner);
         }
-        if self.kind == Kind::Forgetting && !self.forgotten.load(Ordering::Relaxed) {
-            self.calm();
-            self.hosts.iter().for_each(Host::start);
-            if let Some(gone) = self.hosts.iter().find(|host| host.is_destroyed()) {
-                self.forget(gone.number, random).await;
-            }
-        }
+        self.forget_at_last(random).await;
         self.check_forgotten(random).await;
         sleep(random.millis(0, 16_000)).await;
         self.end_trouble();
@@ -84,6 +78,8 @@ impl Sim {
             let what = format!("h{host}: {standing}");
             self.world.broken(Promise::Recovery, what);
         }
+        // Hosts that were stopped by a conflict could not.
+        self.forget_at_last(random).await;
         self.release_undead().await;
         // An answer that came after its network had gone is nobody's gateway.
         let networks = |pool, host| self.host(host).network(pool).is_some();
@@ -91,6 +87,18 @@ impl Sim {
         facts
             .gateways
             .retain(|(pool, host), _| networks(*pool, *host));
+    }
+
+    /// In the quiet a person forgets a lost machine, if that failed before.
+    async fn forget_at_last(&self, random: &mut Random) {
+        if self.kind != Kind::Forgetting || self.forgotten.load(Ordering::Relaxed) {
+            return;
+        }
+        self.calm();
+        self.hosts.iter().for_each(Host::start);
+        if let Some(gone) = self.hosts.iter().find(|host| host.is_destroyed()) {
+            self.forget(gone.number, random).await;
+        }
     }
 
     /// Gives back what no host took back in the trouble; one that is still being started again fails

@@ -254,11 +254,23 @@ impl Sim {
         // Two looks at all hosts lie behind everybody, or hosts meet only in the middle of trouble.
         let acquainted = matches!(self.kind, Kind::Wipe | Kind::Rollback) || random.chance(500);
         let time = if acquainted {
+            self.all_on_record().await;
             65_000
         } else {
             random.below(3000)
         };
         sleep(Duration::from_millis(time)).await;
+    }
+
+    /// Waits until all hosts of the shared store have joined it.
+    async fn all_on_record(&self) {
+        let others = self.hosts.len() - self.moves.loners;
+        for _ in 0..JOIN_TRIES {
+            if self.on_record().len() >= others {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// How the ways to the store are on a usual day of this run.
@@ -349,5 +361,7 @@ fn force(ground: &Ground, key: &Key, record: &serde_json::Value) {
 const OPERATIONS: u32 = 200;
 /// And so many that were answered, the checks at the end not counted.
 const OPERATIONS_LEAST: u64 = 100;
+/// In seconds: in the worst weather one look in some dozen comes through.
+const JOIN_TRIES: u32 = 600;
 /// Who is down all the time cannot be asked.
 const ROUNDS_MAX: u32 = 8;
