@@ -31,7 +31,7 @@ fn promises_hold_in_a_walk_of_seeds() {
 #[test]
 fn every_planted_bug_is_found() {
     for bug in Bug::ALL {
-        let report = hunt(bug, 0..3000, 2);
+        let report = hunt(bug, 0..12_000, 2);
         assert!(!report.holds(), "{bug:?} hid in {} seeds", report.seeds);
     }
 }

@@ -174,6 +174,13 @@ fn kind_of(bug: Option<Bug>, random: &mut Random) -> Kind {
     match bug {
         Some(Bug::TwinHost) => Kind::Twin,
         Some(Bug::ForgottenComesBack) => Kind::Forgetting,
+        // What is checked and not written is mostly the store's past, and who was forgotten.
+        Some(Bug::DroppedFences) => match drawn {
+            0..10 => Kind::Plain,
+            10..40 => Kind::Forgetting,
+            40..75 => Kind::Rollback,
+            _ => Kind::Wipe,
+        },
         // Rollbacks and wipes are where fences matter; a blind one proves nothing.
         Some(_) => match drawn {
             0..50 => Kind::Plain,
