@@ -9,6 +9,7 @@
 
 mod common;
 
+use common::disk::Trouble;
 use common::machine::{Machine, initialise, initialised, loner, network, pass, take};
 use common::store::Fault;
 use common::{TestStore, exact, gateway};
@@ -107,6 +108,34 @@ async fn a_move_that_waits_loses_nothing_of_the_pools() {
         assert!(given.insert(ip), "{ip} was handed out twice");
     }
     assert!(n > 200, "{n}");
+}
+
+/// A removal's answer was lost, and the disk was full when the store showed that it is gone: what was kept of
+/// the network meanwhile is nothing that containers get addresses by.
+#[tokio::test(start_paused = true)]
+async fn a_removed_network_does_not_come_back_with_a_disk_that_was_full() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let host = machine.start().await;
+    let second = Machine::new("h2", &store).start().await;
+    network(&second, SUBNET).await;
+    let pool = network(&host, SUBNET).await.id;
+    let other = network(&host, "10.9.1.0/24").await.id;
+    for pool in [&pool, &other] {
+        take(&host, pool, 1).await.unwrap();
+    }
+    pass(60).await;
+    store.die_after(1);
+    host.release_pool(&pool).await.unwrap_err();
+    machine.host.disk.trouble(Trouble::NoSpace);
+    take(&host, &other, 2).await.unwrap_err();
+    store.come_back();
+    pass(60).await;
+    store.go_away();
+    machine.host.disk.trouble(Trouble::None);
+    take(&host, &other, 3).await.unwrap();
+    let given = take(&host, &pool, 4).await;
+    assert!(given.is_err(), "{given:?}");
 }
 
 /// The holder with the most by its last word is off; another one has something to give.

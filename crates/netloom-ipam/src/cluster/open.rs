@@ -140,10 +140,12 @@ impl AddressManager {
         self.leave_lost_lives(&pools).await?;
         // While a move waits, the mirror alone has what is to be brought; also one of which the memory says
         // that it is done, and the journal did not take it.
-        if !self.is_moving() && self.book().journal.failure().is_none() {
-            self.mirror.keep_pools(&self.registry.keys, &pools).await?;
+        if self.is_moving() || self.book().journal.failure().is_some() {
+            return Ok(());
         }
-        // Last, so that a crash in between leaves a row too many and not one too few.
+        self.mirror.keep_pools(&self.registry.keys, &pools).await?;
+        // Last, and only with the mirror: a reference that it has still comes back with it, and its removal
+        // must not be forgotten then.
         self.book().prune_let_go();
         self.keep_let_go().await
     }
