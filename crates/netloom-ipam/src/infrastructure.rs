@@ -74,9 +74,15 @@ impl AddressManager {
         if known.record.state == ReferenceState::Offered {
             self.refuse_second_user(&stored, reference, &known.record)?;
         }
-        if !matches!(want, Want::Gateway(_)) {
-            self.refuse_without_gateway(reference, &stored, known.record.gateway)?;
-        }
+        let want = match want {
+            // Its containers have that one, and whoever asks may never hear of another.
+            Want::Gateway(None) => Want::Gateway(self.gateway_let_go(reference)),
+            Want::Gateway(Some(_)) => want,
+            Want::Use | Want::Auxiliary(_) => {
+                self.refuse_without_gateway(reference, &stored, known.record.gateway)?;
+                want
+            }
+        };
         let gate = self.gates.of(pool);
         let _hands = gate.hands.lock().await;
         self.settle_leaving(pool).await?;
@@ -196,6 +202,11 @@ impl AddressManager {
         Ok(())
     }
 
+    /// The gateway that a reference held when it began to give it back.
+    fn gateway_let_go(&self, reference: Reference) -> Option<IpAddr> {
+        self.book().let_go.get(&reference.nonce).copied().flatten()
+    }
+
     /// Whoever began to give a network back may go on with it as long as its gateway is still its own.
     /// Where the gateway went, by the removal or with the past of the store, another network may get it.
     fn refuse_without_gateway(
@@ -204,7 +215,7 @@ impl AddressManager {
         stored: &StoredPool,
         hold: GatewayHold,
     ) -> Result<(), IpamError> {
-        let had = self.book().let_go.get(&reference.nonce).copied().flatten();
+        let had = self.gateway_let_go(reference);
         let has = stored.pool.record.gateway;
         if had.is_none() || (hold == GatewayHold::Held && had == has) {
             return Ok(());

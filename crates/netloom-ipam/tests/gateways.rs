@@ -328,6 +328,27 @@ async fn an_auxiliary_address_does_not_bring_a_lost_gateway_back() {
     take(&host, &pool, 3).await.unwrap();
 }
 
+/// Its gateway went with the store, and is asked for again by no name: it is the one that its containers have.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_went_with_the_store_comes_back_as_it_was() {
+    let store = initialised().await;
+    let host = Machine::new("h1", &store).start().await;
+    let pool = host.request_pool(exact("10.9.0.0/28")).await.unwrap().id;
+    let first = AddressRequest {
+        wanted: Some(ip("10.9.0.9")),
+        ..gateway(&pool)
+    };
+    host.request_address(first).await.unwrap();
+    take(&host, &pool, 1).await.unwrap();
+    store.fail_next([Fault::Unavailable]);
+    host.release_pool(&pool).await.unwrap_err();
+    store.wipe();
+    initialise(&store, ["h1"]).await;
+    pass(120).await;
+    let again = host.request_address(gateway(&pool)).await.unwrap();
+    assert_eq!(again.ip(), ip("10.9.0.9"));
+}
+
 /// A removal happened unheard, another host made the network with another gateway, and the store was put
 /// back: of two gateways the one that counts is the other host's.
 #[tokio::test(start_paused = true)]

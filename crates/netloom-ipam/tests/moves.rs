@@ -12,15 +12,16 @@ mod common;
 use async_trait::async_trait;
 use common::disk::Trouble;
 use common::machine::{Machine, Process, initialise, initialised, loner, network, pass, take};
-use common::store::Fault;
+use common::store::{Fault, Snapshot};
 use common::{Random, SimDisk, TestStore, exact, ip, mac, this};
 use netloom_core::store::{
-    CommitError, Committed, Key, Store, StoreError, StoreIdentity, Transaction, Versioned, Watch,
+    CommitError, Committed, Key, Operation, Store, StoreError, StoreIdentity, Transaction,
+    Versioned, Watch,
 };
 use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
 use netloom_ipam::Sharing;
 use netloom_types::PoolId;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What stands in the shared store of the host's own one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,4 +249,84 @@ async fn a_network_can_be_removed_before_the_store_has_an_epoch() {
     pass(60).await;
     let other = Machine::new("h2", &store).start().await;
     network(&other, "10.9.0.0/16").await;
+}
+
+/// The store went back between a look at it and a move, and shows a pool again that is in the move's way: its
+/// host says what it has before it stops over that.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_of_a_store_that_lost_its_past_keeps_nobody_from_saying_what_it_has() {
+    let store = initialised().await;
+    let second = Machine::new("h2", &store);
+    let (two, three) = (
+        second.start().await,
+        Machine::new("h3", &store).start().await,
+    );
+    let theirs = network(&two, "10.8.0.0/26").await.id;
+    let (mut machine, _, _) = loner("h1", "10.9.0.0/24", 1).await;
+    machine.host.store = store.clone();
+    let moving = BackAtMove {
+        store: store.clone(),
+        snapshot: Arc::default(),
+    };
+    let one = machine
+        .start_on(Arc::new(moving.clone()), machine.config())
+        .await;
+    pass(60).await;
+    let former = network(&three, "10.9.0.0/24").await.id;
+    let snapshot = store.snapshot();
+    drop(two);
+    three.release_pool(&former).await.unwrap();
+    drop(three);
+    let pool = network(&one, "10.8.0.0/26").await.id;
+    let given = take(&one, &pool, 1).await.unwrap();
+    *moving.snapshot.lock().unwrap() = Some(snapshot);
+    pass(60).await;
+    let standing = one.cluster().await.standing;
+    assert!(matches!(standing, Standing::Stopped { .. }), "{standing:?}");
+    let two = second.start().await;
+    pass(60).await;
+    for n in 100..200 {
+        if let Ok(ip) = take(&two, &theirs, n).await {
+            assert_ne!(ip, given);
+        }
+    }
+}
+
+/// A store in which no pool can be brought, and which then goes back when one is to be.
+#[derive(Debug, Clone)]
+struct BackAtMove {
+    store: TestStore,
+    snapshot: Arc<Mutex<Option<Snapshot>>>,
+}
+
+#[async_trait]
+impl Store for BackAtMove {
+    async fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        self.store.identity().await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError> {
+        if key.as_str().starts_with("spaces/")
+            && let Some(snapshot) = self.snapshot.lock().unwrap().take()
+        {
+            self.store.restore(&snapshot);
+        }
+        self.store.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let mut keys = transaction.operations.iter().map(Operation::key);
+        if keys.any(|key| key.as_str().starts_with("spaces/")) {
+            return Err(CommitError::Unavailable(None));
+        }
+        self.store.commit(transaction).await
+    }
+
+    async fn watch(&self, prefix: &Key) -> Result<Box<dyn Watch>, StoreError> {
+        self.store.watch(prefix).await
+    }
 }

@@ -5,7 +5,7 @@ use super::host::Host;
 use super::link::Weather;
 use super::random::Random;
 use super::run::{Kind, Sim};
-use netloom_core::ClusterAdmin;
+use netloom_core::{ClusterAdmin, Standing};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,9 +239,12 @@ impl Sim {
         sleep(random.millis(200, 8000)).await;
         // A witness was told of changes of its own that are lost, more than one of them, because
         // one may have been told to a caller that was gone, and remembers: by a journal that takes it.
+        // Who was stopped says nothing until a person starts it anew.
+        let stopped = self.stopped().await;
         let is_witness = |(host, before): (&Arc<Host>, &u64)| {
             let runs = host.starts() == *before && host.gate().is_some();
-            runs && host.disk.is_well() && host.link.take_seen() > 1
+            let speaks = runs && host.disk.is_well() && !stopped.contains(&host.number);
+            host.link.take_seen() > 1 && speaks
         };
         let mut witnesses: Vec<bool> = self.hosts.iter().zip(&before).map(is_witness).collect();
         let now = self.on_record();
@@ -279,6 +282,19 @@ impl Sim {
             sleep(Duration::from_millis(100)).await;
         }
         blind.iter().for_each(|host| host.link.set_blind(false));
+    }
+
+    /// Hosts that run and say nothing any more.
+    async fn stopped(&self) -> BTreeSet<usize> {
+        let mut stopped = BTreeSet::new();
+        for host in &self.hosts {
+            if let Some((_, ipam)) = host.ipam()
+                && let Standing::Stopped { .. } = ipam.cluster().await.standing
+            {
+                stopped.insert(host.number);
+            }
+        }
+        stopped
     }
 
     /// The keys of the hosts that the store knows.

@@ -69,7 +69,7 @@ impl AddressManager {
         let operation = self.member.operation();
         let before = self.registry.space(pool.space).await?;
         let shared = self.registry.pools(pool.space).await?;
-        self.refuse_conflicts(&self.unshared(), &shared)?;
+        self.refuse_conflicts(&self.unshared(), &shared).await?;
         let there = shared.iter().find(|stored| stored.key == pool);
         let mut changes = vec![self.guard(pool, &operation, before)];
         let generation = match there {
@@ -127,7 +127,11 @@ impl AddressManager {
             .collect()
     }
 
-    fn refuse_conflicts(&self, own: &[PoolKey], shared: &[StoredPool]) -> Result<(), IpamError> {
+    async fn refuse_conflicts(
+        &self,
+        own: &[PoolKey],
+        shared: &[StoredPool],
+    ) -> Result<(), IpamError> {
         let mut conflicts = Vec::new();
         for pool in own {
             for other in shared.iter().filter(|other| other.is_active()) {
@@ -158,6 +162,8 @@ impl AddressManager {
              or there, then restart netloomd",
             conflicts.join("; ")
         );
+        // Who stops says nothing any more; to a store that lost its past it has to say what it has.
+        self.member.confirm_past().await?;
         self.member.stop(&why);
         Err(super::member::unavailable(why))
     }
