@@ -29,7 +29,8 @@ impl NextPool {
     /// The first address that one of the following pools of the same network gives.
     async fn next_address(&self, request: &AddressRequest) -> Option<InterfaceAddr> {
         let pools = self.ipam.pools().await;
-        for pool in following(&self.networks().await, &pools, &request.pool) {
+        let own = self.ipam.listed_as(&request.pool);
+        for pool in following(&self.networks().await, &pools, &own) {
             let request = AddressRequest {
                 pool,
                 ..request.clone()
@@ -69,7 +70,8 @@ impl Ipam for NextPool {
             return Ok(());
         }
         // A reference that does not hold the address gives nothing back.
-        for other in elsewhere(&self.ipam.pools().await, pool, ip) {
+        let own = self.ipam.listed_as(pool);
+        for other in elsewhere(&self.ipam.pools().await, &own, ip) {
             self.ipam.release_address(&other, ip).await?;
         }
         Ok(())
@@ -95,6 +97,7 @@ fn following(networks: &[NetworkSpec], pools: &[PoolView], pool: &PoolId) -> Vec
         .filter(|spec| spec.subnet != own.subnet)
         .filter_map(|spec| {
             let view = pools.iter().find(|view| view.subnet == spec.subnet)?;
+            // This host's own: what is given through another host's is lost with that host's network.
             view.references.first().cloned()
         })
         .collect()

@@ -196,7 +196,7 @@ pub struct PoolView {
     pub space: AddressSpace,
     /// The part that automatic hand-out is confined to.
     pub range: Option<Subnet>,
-    /// The references to it.
+    /// The references to it, this host's own first.
     pub references: Vec<PoolId>,
     /// Its gateway.
     pub gateway: Option<IpAddr>,
@@ -224,6 +224,10 @@ pub struct Evidence {
 pub trait IpamAdmin: Ipam {
     /// All pools, ordered by subnet.
     async fn pools(&self) -> Vec<PoolView>;
+
+    /// The id by which [`pools`](Self::pools) lists a reference. It is another one than was granted where the
+    /// host had a store of its own then and shares one now.
+    fn listed_as(&self, reference: &PoolId) -> PoolId;
 
     /// The addresses of a pool that are not free, ordered.
     ///

@@ -15,7 +15,7 @@ use netloom_core::{
     AddressKind, AddressView, Evidence, Finding, FindingKind, IpamAdmin, IpamError, PoolView,
     Repair, Reservation, ReservedFor, Timestamp, crash_point,
 };
-use netloom_types::Subnet;
+use netloom_types::{PoolId, Subnet};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -56,6 +56,11 @@ impl IpamAdmin for AddressManager {
             .collect();
         views.sort_by_key(|view| (view.subnet, view.space));
         views
+    }
+
+    fn listed_as(&self, reference: &PoolId) -> PoolId {
+        let known = self.reference(reference);
+        known.map_or_else(|| reference.clone(), |known| known.id())
     }
 
     async fn addresses(&self, subnet: Subnet) -> Result<Vec<AddressView>, IpamError> {
@@ -224,7 +229,6 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
                 .filter(|(ip, _)| within.contains(*ip))
                 .count() as u128,
         );
-    let nonces: BTreeSet<u64> = live.references.nonces().collect();
     let reference = |nonce| {
         let pool = live.key;
         Reference { pool, nonce }.id()
@@ -233,7 +237,7 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
         subnet,
         space: live.key.space,
         range,
-        references: nonces.into_iter().map(reference).collect(),
+        references: live.references.nonces().map(reference).collect(),
         gateway: live.gateway,
         capacity: saturate(capacity),
         used: saturate(used_in(live, ledger, within).min(capacity)),

@@ -74,15 +74,7 @@ impl AddressManager {
         if known.record.state == ReferenceState::Offered {
             self.refuse_second_user(&stored, reference, &known.record)?;
         }
-        let want = match want {
-            // Its containers have that one, and whoever asks may never hear of another.
-            Want::Gateway(None) => Want::Gateway(self.gateway_let_go(reference)),
-            Want::Gateway(Some(_)) => want,
-            Want::Use | Want::Auxiliary(_) => {
-                self.refuse_without_gateway(reference, &stored, known.record.gateway)?;
-                want
-            }
-        };
+        let want = self.as_it_was(reference, want, &stored, known.record.gateway)?;
         let gate = self.gates.of(pool);
         let _hands = gate.hands.lock().await;
         self.settle_leaving(pool).await?;
@@ -190,35 +182,40 @@ impl AddressManager {
     /// gateway that was let go counts again, and a reference whose removal had begun is used on.
     async fn stays(&self, reference: Reference, stored: &StoredPool) -> Result<(), IpamError> {
         let there = stored.references.get(&reference.nonce);
-        if there.is_some_and(|there| there.record.gateway == GatewayHold::Held) {
-            let mut let_go = self.book().let_go.clone();
-            if let_go.remove(&reference.nonce).is_some() {
-                self.mirror.keep_let_go(&let_go).await?;
-                self.book().let_go.remove(&reference.nonce);
-                self.follow(stored).await?;
-            }
+        let holds = there.is_some_and(|there| there.record.gateway == GatewayHold::Held);
+        let mut let_go = self.book().let_go.clone();
+        // One that never had a gateway lacks none.
+        if let Some(had) = let_go.remove(&reference.nonce)
+            && (holds || had.is_none())
+        {
+            self.mirror.keep_let_go(&let_go).await?;
+            self.book().let_go.remove(&reference.nonce);
+            self.follow(stored).await?;
         }
         self.book().going.remove(&reference.nonce);
         Ok(())
     }
 
-    /// The gateway that a reference held when it began to give it back.
-    fn gateway_let_go(&self, reference: Reference) -> Option<IpAddr> {
-        self.book().let_go.get(&reference.nonce).copied().flatten()
-    }
-
     /// Whoever began to give a network back may go on with it as long as its gateway is still its own.
-    /// Where the gateway went, by the removal or with the past of the store, another network may get it.
-    fn refuse_without_gateway(
+    /// Where the gateway went, by the removal or with the past of the store, another network may get it: only
+    /// a request for the gateway brings that one back.
+    fn as_it_was(
         &self,
         reference: Reference,
+        want: Want,
         stored: &StoredPool,
         hold: GatewayHold,
-    ) -> Result<(), IpamError> {
-        let had = self.gateway_let_go(reference);
+    ) -> Result<Want, IpamError> {
+        let had = self.book().let_go.get(&reference.nonce).copied().flatten();
         let has = stored.pool.record.gateway;
+        match want {
+            // Its containers have that one, and whoever asks may never hear of another.
+            Want::Gateway(None) => return Ok(Want::Gateway(had)),
+            Want::Gateway(Some(_)) => return Ok(want),
+            Want::Use | Want::Auxiliary(_) => {}
+        }
         if had.is_none() || (hold == GatewayHold::Held && had == has) {
-            return Ok(());
+            return Ok(want);
         }
         Err(IpamError::NotFound(format!(
             "the removal of this network in {} has begun, and its gateway is given back; remove the \

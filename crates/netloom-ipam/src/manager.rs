@@ -77,7 +77,7 @@ impl AddressManager {
 
     /// The reference that an id names. What was local before this host shared its store is a pool
     /// of all now.
-    fn reference(&self, id: &PoolId) -> Option<Reference> {
+    pub(crate) fn reference(&self, id: &PoolId) -> Option<Reference> {
         let mut reference = Reference::parse(id)?;
         let shared = !self.member.is_alone() && reference.pool.space == AddressSpace::Local;
         if shared && !self.book().pools.contains_key(&reference.pool) {

@@ -30,6 +30,15 @@ struct Wanted {
     range: Option<Subnet>,
 }
 
+/// What the store had of a reference that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// The pool; it has this reference no more.
+    There,
+    /// Nothing of the pool.
+    Unknown,
+}
+
 impl AddressManager {
     pub(crate) async fn grant_pool(&self, request: PoolRequest) -> Result<PoolGrant, IpamError> {
         let mut wanted = check(request)?;
@@ -70,19 +79,24 @@ impl AddressManager {
         let _one_at_a_time = self.changes.lock().await;
         self.book().begins_to_go(reference);
         self.let_gateway_go(reference).await;
+        self.drop_moved(reference).await?;
         self.drop_brought(reference).await?;
-        self.drop_stored(reference).await
+        match self.drop_stored(reference).await? {
+            Dropped::There => Ok(()),
+            Dropped::Unknown => self.drop_unshared(reference).await,
+        }
     }
 
-    /// The same, where nobody changes anything meanwhile, and this host says of it no more.
-    pub(crate) async fn drop_stored(&self, reference: Reference) -> Result<(), IpamError> {
+    /// The same, as far as the store has it, where nobody changes anything meanwhile, and this host says of it
+    /// no more.
+    pub(crate) async fn drop_stored(&self, reference: Reference) -> Result<Dropped, IpamError> {
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
-                return self.drop_unshared(reference).await;
+                return Ok(Dropped::Unknown);
             };
             let Some(known) = stored.references.get(&reference.nonce) else {
                 // Given back before; a memory that did not hear of it follows now.
-                return self.follow(&stored).await;
+                return self.follow(&stored).await.map(|()| Dropped::There);
             };
             let last = stored.references.len() == 1;
             let kept = |_: &_| gateway_held_by_others(&stored, reference.nonce);
@@ -126,7 +140,8 @@ impl AddressManager {
             match self.registry.change(change).await {
                 Ok(()) => {
                     crash_point!("ipam.pool.after_release");
-                    return self.follow_store(reference.pool).await;
+                    let followed = self.follow_store(reference.pool).await;
+                    return followed.map(|()| Dropped::There);
                 }
                 Err(ChangeError::Conflict) => {}
                 Err(ChangeError::Failed(error)) => return Err(error),

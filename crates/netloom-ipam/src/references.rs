@@ -67,6 +67,7 @@ impl References {
         &self.own
     }
 
+    /// All of them, those of this host first.
     pub(crate) fn nonces(&self) -> impl Iterator<Item = u64> {
         let others = self.others.used.iter().chain(&self.others.offered);
         self.own.keys().chain(others).copied()

@@ -36,6 +36,18 @@ async fn the_gateway_is_the_same_everywhere() {
     }
 }
 
+/// Who takes from the first reference that is listed takes by its own one.
+#[tokio::test(start_paused = true)]
+async fn a_hosts_own_reference_is_listed_first() {
+    let mut nodes = joined(&HOSTS, "10.9.0.0/24").await;
+    for node in &mut nodes {
+        // It reads what came after it.
+        node.reopen().await;
+        let references = node.ipam.pools().await.remove(0).references;
+        assert_eq!((references.len(), &references[0]), (3, node.pool()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pool_is_full_only_when_every_address_is_in_use() {
     for seed in 0..6 {

@@ -18,9 +18,11 @@ use netloom_core::store::{
     CommitError, Committed, Key, Operation, Store, StoreError, StoreIdentity, Transaction,
     Versioned, Watch,
 };
-use netloom_core::{ClusterAdmin, Ipam, IpamError, Standing};
+use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing};
 use netloom_ipam::Sharing;
 use netloom_types::PoolId;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 /// What stands in the shared store of the host's own one.
@@ -35,6 +37,8 @@ enum Brought {
 enum Then {
     GoesOn,
     Dies,
+    /// It has no containers any more, and its network is removed before it looks again.
+    IsAskedAtOnce,
 }
 
 /// The network is removed after the move broke off, wherever that was: its subnet is free, and its host
@@ -42,7 +46,7 @@ enum Then {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_left_of_a_network_that_is_removed_after_a_move_broke_off() {
     for brought in [Brought::Nothing, Brought::Copy] {
-        for then in [Then::GoesOn, Then::Dies] {
+        for then in [Then::GoesOn, Then::Dies, Then::IsAskedAtOnce] {
             for fault in [Fault::DoneAndAway, Fault::LostAndAway] {
                 for commits in 0..10 {
                     println!("{brought:?} {then:?} {fault:?} after {commits} commits");
@@ -55,7 +59,10 @@ async fn nothing_is_left_of_a_network_that_is_removed_after_a_move_broke_off() {
 
 async fn breaks_off(brought: Brought, then: Then, fault: Fault, commits: u64) {
     let store = initialised().await;
-    let (mut machine, pool, given) = loner("h1", "10.9.0.0/24", 1).await;
+    let (mut machine, pool, mut given) = loner("h1", "10.9.0.0/24", 1).await;
+    if then == Then::IsAskedAtOnce {
+        release_alone(&machine, &pool, std::mem::take(&mut given)).await;
+    }
     if brought == Brought::Copy {
         copy(&machine.mirror, &store);
     }
@@ -83,6 +90,17 @@ async fn breaks_off(brought: Brought, then: Then, fault: Fault, commits: u64) {
     pass(300).await;
     assert_eq!(host.cluster().await.standing, Standing::Joined);
     assert_eq!(netloom_ipam::store_check(&store).await.unwrap(), []);
+}
+
+/// Gives addresses back while the host is alone with its own store.
+async fn release_alone(machine: &Machine, pool: &PoolId, given: BTreeSet<IpAddr>) {
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let alone = Arc::new(machine.mirror.clone());
+    let alone = machine.start_on(alone, config).await;
+    for ip in given {
+        alone.release_address(pool, ip).await.unwrap();
+    }
 }
 
 /// As Docker does: again, until it is done.
@@ -168,14 +186,7 @@ async fn a_move_that_a_full_disk_kept_out_of_the_journal_is_made_again() {
     let store = initialised().await;
     let (mut machine, pool, given) = loner("h1", "10.9.0.0/24", 1).await;
     // A network without containers, of which the journal tells nothing.
-    let mut config = machine.config();
-    config.sharing = Sharing::Alone;
-    let alone = Arc::new(machine.mirror.clone());
-    let alone = machine.start_on(alone, config).await;
-    for ip in given {
-        alone.release_address(&pool, ip).await.unwrap();
-    }
-    drop(alone);
+    release_alone(&machine, &pool, given).await;
     machine.host.store = store.clone();
     let filling = FullAtArrival {
         store: store.clone(),
@@ -188,6 +199,10 @@ async fn a_move_that_a_full_disk_kept_out_of_the_journal_is_made_again() {
     pass(120).await;
     assert_eq!(host.cluster().await.standing, Standing::Joined);
     take(&host, &pool, 100).await.unwrap();
+    // Docker keeps the id of before the move, and whoever compares ids has to know it by the later one.
+    let listed = host.listed_as(&pool);
+    assert_ne!(listed, pool);
+    assert_eq!(host.pools().await[0].references, [listed]);
     let other = Machine::new("h2", &store).start().await;
     refused_gateway((&host, &pool), &other).await;
 }

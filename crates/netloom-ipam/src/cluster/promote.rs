@@ -240,9 +240,11 @@ impl AddressManager {
         let Some(stored) = self.registry.pool(pool).await? else {
             return Ok(());
         };
+        let _one_at_a_time = self.changes.lock().await;
         for nonce in stored.references.keys() {
             let nonce = *nonce;
-            self.drop_reference(Reference { pool, nonce }).await?;
+            // What the store has lost meanwhile is no word on the network, which has moved and goes on.
+            self.drop_stored(Reference { pool, nonce }).await?;
         }
         Ok(())
     }
@@ -270,23 +272,28 @@ impl AddressManager {
         Ok(())
     }
 
-    /// Gives back a reference to a pool that the store has none of. A move that was not answered may have
-    /// brought it there as a pool of all.
-    pub(crate) async fn drop_unshared(&self, reference: Reference) -> Result<(), IpamError> {
-        if !self.is_common(reference.pool) && !self.member.is_stopped() {
-            // Where no epoch counts any more, nothing of before can arrive.
-            if self.member.has_epoch().await? {
-                self.member.end_late().await?;
-            }
-            let moved = Reference {
-                pool: shared(reference.pool),
-                ..reference
-            };
-            // It may have come while this waited for its turn.
-            self.book().begins_to_go(moved);
-            self.let_gateway_go(moved).await;
-            self.drop_if_there(moved).await?;
+    /// Before a reference to a pool of this host alone goes: a move that was not answered may have brought it
+    /// as one to a pool of all.
+    pub(crate) async fn drop_moved(&self, reference: Reference) -> Result<(), IpamError> {
+        if self.is_common(reference.pool) || self.member.is_stopped() {
+            return Ok(());
         }
+        // Where no epoch counts any more, nothing of before can arrive.
+        if self.member.has_epoch().await? {
+            self.member.end_late().await?;
+        }
+        let moved = Reference {
+            pool: shared(reference.pool),
+            ..reference
+        };
+        // It may have come while this waited for its turn.
+        self.book().begins_to_go(moved);
+        self.let_gateway_go(moved).await;
+        self.drop_if_there(moved).await
+    }
+
+    /// Gives back a reference to a pool that the store has none of.
+    pub(crate) async fn drop_unshared(&self, reference: Reference) -> Result<(), IpamError> {
         let closed = {
             let mut book = self.book();
             let Some(live) = book.pools.get_mut(&reference.pool) else {
