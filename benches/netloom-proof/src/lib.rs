@@ -12,3 +12,11 @@ pub mod histories;
 pub mod linear;
 pub mod model;
 pub mod sim;
+
+use netloom_core::store::{Operation, Transaction};
+
+/// Whether a transaction changes who owns a range.
+fn changes_a_range(transaction: &Transaction) -> bool {
+    let mut keys = transaction.operations.iter().map(Operation::key);
+    keys.any(|key| key.as_str().starts_with("chunks/"))
+}

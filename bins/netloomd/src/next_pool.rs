@@ -1,17 +1,23 @@
-//! A network with several subnets of one family: when the first is full, the next one answers.
+//! A network with several subnets of one family: when the first has none to give, the next one answers.
 //!
-//! Docker asks the pool of a network's first subnet alone and gives up when it is full; it takes
+//! Docker asks the pool of a network's first subnet alone and gives up when it refuses; it takes
 //! an address of another pool from it without a question, and releases it to the first again. So
 //! which pools belong together is known only here, where the networks are.
 
 use async_trait::async_trait;
 use netloom_core::{
-    AddressRequest, Controller, Ipam, IpamAdmin, IpamError, NetworkSpec, PoolGrant, PoolRequest,
+    AddressRequest, AddressSpace, Controller, Ipam, IpamAdmin, IpamError, NetworkSpec, PoolGrant, PoolRequest,
     PoolView, Purpose,
 };
-use netloom_types::{InterfaceAddr, MacAddr, PoolId};
+use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long all pools of a network together may take: a call is answered within 5 s. One that asks a
+/// store that is away takes nearly all of it, and what the next has at hand needs none.
+const ALL_POOLS_TIME: Duration = Duration::from_millis(4900);
 
 /// Address management that knows which pools are of one network.
 #[derive(Debug)]
@@ -27,19 +33,30 @@ impl NextPool {
     }
 
     /// The first address that one of the following pools of the same network gives.
-    async fn next_address(&self, request: &AddressRequest) -> Option<InterfaceAddr> {
+    ///
+    /// # Errors
+    /// What is most use to know of all that was refused, `refused` among it.
+    async fn next_address(
+        &self,
+        request: &AddressRequest,
+        mut refused: IpamError,
+        end: Instant,
+    ) -> Result<InterfaceAddr, IpamError> {
         let pools = self.ipam.pools().await;
         let own = self.ipam.listed_as(&request.pool);
-        for pool in following(&self.networks().await, &pools, &own) {
+        for (subnet, pool) in following(&self.networks().await, &pools, &own) {
             let request = AddressRequest {
                 pool,
                 ..request.clone()
             };
-            if let Ok(address) = self.ipam.request_address(request).await {
-                return Some(address);
+            // An address whose request is given up is in doubt, as one whose answer got lost.
+            match timeout_at(end, self.ipam.request_address(request)).await {
+                Ok(Ok(address)) => return Ok(address),
+                Ok(Err(error)) => refused = and_then(refused, subnet, error),
+                Err(_elapsed) => break,
             }
         }
-        None
+        Err(refused)
     }
 }
 
@@ -54,12 +71,12 @@ impl Ipam for NextPool {
     }
 
     async fn request_address(&self, request: AddressRequest) -> Result<InterfaceAddr, IpamError> {
+        let end = Instant::now() + ALL_POOLS_TIME;
         let any = request.wanted.is_none() && request.purpose == Purpose::Endpoint;
         match self.ipam.request_address(request.clone()).await {
-            Err(IpamError::Exhausted(full)) if any => self
-                .next_address(&request)
-                .await
-                .ok_or(IpamError::Exhausted(full)),
+            Err(refused @ (IpamError::Exhausted(_) | IpamError::Unavailable { .. })) if any => {
+                self.next_address(&request, refused, end).await
+            }
             answer => answer,
         }
     }
@@ -69,10 +86,9 @@ impl Ipam for NextPool {
         if !may_be_of_another(&self.networks().await, ip) {
             return Ok(());
         }
-        // A reference that does not hold the address gives nothing back.
         let own = self.ipam.listed_as(pool);
         for other in elsewhere(&self.ipam.pools().await, &own, ip) {
-            self.ipam.release_address(&other, ip).await?;
+            self.ipam.release_endpoint(&other, ip).await?;
         }
         Ok(())
     }
@@ -82,9 +98,21 @@ impl Ipam for NextPool {
     }
 }
 
-/// One reference to each of the other pools of the same family that are of `pool`'s network, in
+/// What to tell when `next` of the same network refuses too: where an address may still be had is more
+/// use to know than what is full.
+fn and_then(refused: IpamError, subnet: Subnet, next: IpamError) -> IpamError {
+    match (refused, next) {
+        (IpamError::Exhausted(first), IpamError::Exhausted(_)) => {
+            IpamError::Exhausted(format!("{first}; {subnet} of the same network is full too"))
+        }
+        (IpamError::Exhausted(_), next @ IpamError::Unavailable { .. }) => next,
+        (refused, _) => refused,
+    }
+}
+
+/// One reference of this host to each of the other pools of the same family that are of `pool`'s network, in
 /// the order of the network's subnets.
-fn following(networks: &[NetworkSpec], pools: &[PoolView], pool: &PoolId) -> Vec<PoolId> {
+fn following(networks: &[NetworkSpec], pools: &[PoolView], pool: &PoolId) -> Vec<(Subnet, PoolId)> {
     let Some(own) = pools.iter().find(|view| view.references.contains(pool)) else {
         return Vec::new();
     };
@@ -97,21 +125,25 @@ fn following(networks: &[NetworkSpec], pools: &[PoolView], pool: &PoolId) -> Vec
         .filter(|spec| spec.subnet != own.subnet)
         .filter_map(|spec| {
             let view = pools.iter().find(|view| view.subnet == spec.subnet)?;
-            // This host's own: what is given through another host's is lost with that host's network.
-            view.references.first().cloned()
+            if own.space == AddressSpace::Local && view.space != own.space {
+                // The first has yet to move to where the other hosts are, with whom it reserves for.
+                return None;
+            }
+            // What is given through another host's is lost with that host's network.
+            Some((spec.subnet, view.own.first().cloned()?))
         })
         .collect()
 }
 
-/// References to other pools than `pool` is one to, in whose subnet `ip` lies: another network may use the
-/// same pool, and keeps what it has of it.
+/// This host's references to other pools than `pool` is one to, in whose subnet `ip` lies: another network may
+/// use the same pool, and keeps what it has of it.
 fn elsewhere(pools: &[PoolView], pool: &PoolId, ip: IpAddr) -> Vec<PoolId> {
     if !pools.iter().any(|view| view.references.contains(pool)) {
         return Vec::new();
     }
     let others = pools.iter().filter(|view| !view.references.contains(pool));
     let of_ip = others.filter(|view| view.subnet.contains(ip));
-    of_ip.flat_map(|view| view.references.clone()).collect()
+    of_ip.flat_map(|view| view.own.clone()).collect()
 }
 
 /// Whether `ip` lies in a network with several subnets of its family.
@@ -126,7 +158,7 @@ fn may_be_of_another(networks: &[NetworkSpec], ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netloom_core::{AddressSpace, Reach, SubnetSpec};
+    use netloom_core::{Reach, SubnetSpec};
     use std::collections::BTreeMap;
 
     fn network(subnets: &[&str]) -> NetworkSpec {
@@ -153,6 +185,7 @@ mod tests {
             space: AddressSpace::Local,
             range: None,
             references: vec![reference.parse().unwrap()],
+            own: vec![reference.parse().unwrap()],
             gateway: None,
             capacity: 6,
             used: 6,
@@ -169,12 +202,43 @@ mod tests {
             pool("fd00::/64", "six"),
         ];
         let networks = [network(&["10.1.0.0/29", "10.2.0.0/29", "fd00::/64"])];
-        let after = |id: &str| following(&networks, &pools, &id.parse().unwrap());
+        let after = |id: &str| -> Vec<PoolId> {
+            let found = following(&networks, &pools, &id.parse().unwrap());
+            found.into_iter().map(|(_, pool)| pool).collect()
+        };
         assert_eq!(after("first"), ["second".parse().unwrap()]);
         assert_eq!(after("second"), ["first".parse().unwrap()]);
         assert_eq!(after("six"), []);
         assert_eq!(after("strange"), []);
         assert_eq!(after("unknown"), []);
+    }
+
+    #[test]
+    fn a_pool_that_has_yet_to_move_is_not_passed_over() {
+        let networks = [network(&["10.1.0.0/29", "10.2.0.0/29"])];
+        let (first, mut second) = (pool("10.1.0.0/29", "first"), pool("10.2.0.0/29", "second"));
+        second.space = AddressSpace::Global;
+        let pools = [first, second];
+        let after = |id: &str| following(&networks, &pools, &id.parse().unwrap()).len();
+        assert_eq!(after("first"), 0);
+        // It says itself why it gives none yet.
+        assert_eq!(after("second"), 1);
+    }
+
+    #[test]
+    fn what_may_still_be_had_is_told_before_what_is_full() {
+        let next: Subnet = "10.2.0.0/29".parse().unwrap();
+        let full = || IpamError::Exhausted("10.1.0.0/29 is full".into());
+        let silent = |what: &str| IpamError::Unavailable {
+            what: what.into(),
+            source: None,
+        };
+        let told = |first, second| and_then(first, next, second).to_string();
+        let both = told(full(), full());
+        assert!(both.contains("10.1.0.0/29") && both.contains("10.2.0.0/29"));
+        assert_eq!(told(full(), silent("host b")), "host b");
+        assert_eq!(told(silent("host a"), full()), "host a");
+        assert_eq!(told(silent("host a"), silent("host b")), "host a");
     }
 
     #[test]

@@ -196,8 +196,10 @@ pub struct PoolView {
     pub space: AddressSpace,
     /// The part that automatic hand-out is confined to.
     pub range: Option<Subnet>,
-    /// The references to it, this host's own first.
+    /// The references to it.
     pub references: Vec<PoolId>,
+    /// Of these, this host's own, those in use first.
+    pub own: Vec<PoolId>,
     /// Its gateway.
     pub gateway: Option<IpAddr>,
     /// Addresses that automatic hand-out may give at all.
@@ -228,6 +230,13 @@ pub trait IpamAdmin: Ipam {
     /// The id by which [`pools`](Self::pools) lists a reference. It is another one than was granted where the
     /// host had a store of its own then and shares one now.
     fn listed_as(&self, reference: &PoolId) -> PoolId;
+
+    /// Takes an endpoint's address back, as far as this very reference gave it. Unlike
+    /// [`release_address`](Ipam::release_address), it leaves gateways and auxiliary addresses alone.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn release_endpoint(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError>;
 
     /// The addresses of a pool that are not free, ordered.
     ///

@@ -63,6 +63,10 @@ impl IpamAdmin for AddressManager {
         known.map_or_else(|| reference.clone(), |known| known.id())
     }
 
+    async fn release_endpoint(&self, pool: &PoolId, ip: IpAddr) -> Result<(), IpamError> {
+        self.take_endpoint_back(pool, ip).await
+    }
+
     async fn addresses(&self, subnet: Subnet) -> Result<Vec<AddressView>, IpamError> {
         let book = self.book();
         let mut views = Vec::new();
@@ -238,6 +242,7 @@ fn pool_view(live: &Live, ledger: &Ledger) -> PoolView {
         space: live.key.space,
         range,
         references: live.references.nonces().map(reference).collect(),
+        own: live.references.own_by_use().map(reference).collect(),
         gateway: live.gateway,
         capacity: saturate(capacity),
         used: saturate(used_in(live, ledger, within).min(capacity)),

@@ -189,8 +189,11 @@ impl AddressManager {
             && (holds || had.is_none())
         {
             self.mirror.keep_let_go(&let_go).await?;
-            self.book().let_go.remove(&reference.nonce);
-            self.follow(stored).await?;
+            let mut book = self.book();
+            book.let_go.remove(&reference.nonce);
+            // In one step: without its row, the gateway is nobody's until the memory follows. That the store
+            // has its past was made sure of when this was followed before, with the row.
+            book.follow(stored)?;
         }
         self.book().going.remove(&reference.nonce);
         Ok(())
@@ -198,7 +201,7 @@ impl AddressManager {
 
     /// Whoever began to give a network back may go on with it as long as its gateway is still its own.
     /// Where the gateway went, by the removal or with the past of the store, another network may get it: only
-    /// a request for the gateway brings that one back.
+    /// a request for a gateway goes on then.
     fn as_it_was(
         &self,
         reference: Reference,
@@ -240,7 +243,10 @@ impl AddressManager {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return Ok(());
             };
-            let Some(known) = stored.references.get(&reference.nonce) else {
+            let known = stored.references.get(&reference.nonce);
+            // What another host's network holds is not this one's to give back.
+            let Some(known) = known.filter(|known| known.record.host == self.registry.host())
+            else {
                 return Ok(());
             };
             let mut record = known.record.clone();

@@ -280,6 +280,19 @@ impl AddressManager {
             }
         }
     }
+
+    pub(crate) async fn take_endpoint_back(
+        &self,
+        pool: &PoolId,
+        ip: IpAddr,
+    ) -> Result<(), IpamError> {
+        self.ready_by(Instant::now() + CALL_TIME).await?;
+        let released = match self.reference(pool) {
+            None => None,
+            Some(reference) => self.book().release(reference, ip)?,
+        };
+        settle(released).await
+    }
 }
 
 /// Waits until what was noted is durable.

@@ -77,6 +77,8 @@ impl AddressManager {
     /// Gives a reference back; what it alone holds goes with it.
     pub(crate) async fn drop_reference(&self, reference: Reference) -> Result<(), IpamError> {
         let _one_at_a_time = self.changes.lock().await;
+        // A move that this waited for may have made it one to a pool of all.
+        let reference = self.reference(&reference.id()).unwrap_or(reference);
         self.book().begins_to_go(reference);
         self.let_gateway_go(reference).await;
         self.drop_moved(reference).await?;
@@ -90,6 +92,8 @@ impl AddressManager {
     /// The same, as far as the store has it, where nobody changes anything meanwhile, and this host says of it
     /// no more.
     pub(crate) async fn drop_stored(&self, reference: Reference) -> Result<Dropped, IpamError> {
+        // What is not there may come yet, and would stay.
+        self.member.end_what_can_arrive().await?;
         for _ in 0..CONFLICTS_MAX {
             let Some(stored) = self.registry.pool(reference.pool).await? else {
                 return Ok(Dropped::Unknown);
@@ -296,6 +300,7 @@ impl AddressManager {
         let active = || stored.iter().filter(|p| p.is_active());
         let (family, prefix_len) = match wanted.pool {
             WantedPool::Exact { subnet, .. } => {
+                self.must_not_be_brought(subnet)?;
                 if let Some(same) = active().find(|p| p.key.subnet == subnet) {
                     self.may_share(same, wanted.identity.as_deref())?;
                     return Ok(subnet);
@@ -309,10 +314,25 @@ impl AddressManager {
             WantedPool::Sized(family, prefix_len) => (family, Some(prefix_len)),
         };
         if let Some(shared) = active().find(|p| is_shared_by(p, wanted, family, prefix_len)) {
-            return Ok(shared.key.subnet);
+            let subnet = shared.key.subnet;
+            return self.must_not_be_brought(subnet).map(|()| subnet);
         }
-        let in_use: Vec<_> = active().map(|p| p.key.subnet).collect();
+        let mut in_use: Vec<_> = active().map(|p| p.key.subnet).collect();
+        in_use.extend(self.to_move());
         self.free_default(family, prefix_len, in_use)
+    }
+
+    /// Refuses a subnet that overlaps a pool of this host which has yet to become one of all.
+    fn must_not_be_brought(&self, subnet: Subnet) -> Result<(), IpamError> {
+        let mut brought = self.to_move().into_iter();
+        match brought.find(|own| own.overlaps(subnet)) {
+            None => Ok(()),
+            // A host that stopped over it says why.
+            Some(own) => self
+                .member
+                .may_hand_out()
+                .and_then(|()| Err(not_common_yet(own))),
+        }
     }
 
     /// The first default pool that overlaps neither a pool nor a route.
@@ -430,6 +450,16 @@ fn is_shared_by(
             .references
             .values()
             .any(|r| r.record.identity == wanted.identity)
+}
+
+/// Of a pool of this host alone that has yet to become one of all.
+pub(crate) fn not_common_yet(subnet: Subnet) -> IpamError {
+    IpamError::Unavailable {
+        what: format!(
+            "the pool {subnet} of this host is not known to the other hosts yet; try again"
+        ),
+        source: None,
+    }
 }
 
 pub(crate) fn contended() -> IpamError {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// References of this host whose gateway it began to give back, each with the one that it held, if any:
-/// until they are gone or ask for it anew.
+/// until they are gone, or are used on with it.
 pub(crate) type LetGo = BTreeMap<u64, Option<IpAddr>>;
 
 /// The references of one pool.
@@ -65,6 +65,15 @@ impl References {
     /// Those of this host.
     pub(crate) fn own(&self) -> &BTreeMap<u64, ReferenceRecord> {
         &self.own
+    }
+
+    /// Those of this host, those in use first.
+    pub(crate) fn own_by_use(&self) -> impl Iterator<Item = u64> {
+        let of = |state| {
+            let own = self.own.iter().filter(move |(_, r)| r.state == state);
+            own.map(|(nonce, _)| *nonce)
+        };
+        of(ReferenceState::Used).chain(of(ReferenceState::Offered))
     }
 
     /// All of them, those of this host first.
@@ -218,6 +227,17 @@ mod tests {
         }
         let kept = References::of("h1", all.iter().map(|(nonce, record)| (*nonce, record)));
         assert_eq!(kept.common_range(), Some(range));
+    }
+
+    #[test]
+    fn of_a_hosts_own_those_in_use_come_first() {
+        let (used, offered) = (ReferenceState::Used, ReferenceState::Offered);
+        let all = [(3, offered), (5, used), (6, offered), (9, used)]
+            .map(|(nonce, state)| (nonce, record("h1", state)));
+        let other = record("h2", used);
+        let each = all.iter().map(|(nonce, record)| (*nonce, record));
+        let kept = References::of("h1", each.chain([(1, &other)]));
+        assert!(kept.own_by_use().eq([5, 9, 3, 6]));
     }
 
     #[test]

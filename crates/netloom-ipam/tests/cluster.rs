@@ -36,15 +36,15 @@ async fn the_gateway_is_the_same_everywhere() {
     }
 }
 
-/// Who takes from the first reference that is listed takes by its own one.
 #[tokio::test(start_paused = true)]
-async fn a_hosts_own_reference_is_listed_first() {
+async fn a_hosts_own_reference_is_told_from_the_others() {
     let mut nodes = joined(&HOSTS, "10.9.0.0/24").await;
     for node in &mut nodes {
         // It reads what came after it.
         node.reopen().await;
-        let references = node.ipam.pools().await.remove(0).references;
-        assert_eq!((references.len(), &references[0]), (3, node.pool()));
+        let view = node.ipam.pools().await.remove(0);
+        assert_eq!(view.references.len(), 3);
+        assert_eq!(view.own, [node.pool().clone()]);
     }
 }
 
@@ -152,6 +152,34 @@ async fn an_auxiliary_address_is_kept_from_all() {
     }
     assert_eq!(taken.len(), 12);
     assert!(!taken.contains(&first));
+}
+
+/// A host gives back in another's name, and a container's address where there is none.
+#[tokio::test(start_paused = true)]
+async fn a_network_keeps_what_somebody_else_gives_back() {
+    let mut nodes = joined(&["h1", "h2"], "10.9.0.0/28").await;
+    let (kept, theirs) = (ip("10.9.0.9"), nodes[1].pool().clone());
+    let request = this(&theirs, kept, None);
+    nodes[1].ipam.request_address(request).await.unwrap();
+    // It reads what came after it.
+    nodes[0].reopen().await;
+    for ip in [kept, ip("10.9.0.1")] {
+        let of_another = nodes[0].ipam.release_address(&theirs, ip);
+        of_another.await.unwrap();
+        let of_none = nodes[1].ipam.release_endpoint(&theirs, ip);
+        of_none.await.unwrap();
+    }
+    let mut taken = BTreeSet::new();
+    for node in &nodes {
+        while let Ok(ip) = node.take(taken.len() as u32).await {
+            assert!(taken.insert(ip));
+        }
+    }
+    assert_eq!(taken.len(), 12);
+    assert!(!taken.contains(&kept) && !taken.contains(&ip("10.9.0.1")));
+    let (endpoint, own) = (*taken.first().unwrap(), nodes[0].pool());
+    nodes[0].ipam.release_endpoint(own, endpoint).await.unwrap();
+    assert_eq!(nodes[0].take(100).await.unwrap(), endpoint);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ mod common;
 use common::machine::*;
 use common::store::{Fault, Snapshot, TestStore};
 use common::{exact, gateway, ip, mac, subnet, this};
+use netloom_core::store::Operation;
 use netloom_core::{
     AddressKind, AddressRequest, AddressView, ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing,
 };
@@ -394,4 +395,36 @@ async fn a_gateway_is_asked_for_again_before_the_loss_was_noticed() {
     pass(60).await;
     let again = host.request_address(gateway(&pool)).await.unwrap();
     assert_eq!(again.ip(), ip("10.9.0.1"));
+}
+
+/// A network is used on after its removal was refused, and the store goes away in the moment in which its host
+/// notes that: the gateway counts again, or it does not, and is never forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_is_not_forgotten_between_two_steps_of_going_on() {
+    let store = initialised().await;
+    let machine = Machine::new("h1", &store);
+    let shared = store.clone();
+    machine.mirror.after_commit(move |operations| {
+        let is_noted = |o: &Operation| matches!(o, Operation::Delete(key, _) if key.as_str().starts_with("let-go/"));
+        if operations.iter().any(is_noted) {
+            shared.go_away();
+        }
+    });
+    let host = machine.start().await;
+    let pool = network(&host, "10.9.0.0/28").await.id;
+    take(&host, &pool, 1).await.unwrap();
+    store.fail_next([Fault::Unavailable]);
+    host.release_pool(&pool).await.unwrap_err();
+    store.clear_faults();
+    let _ = take(&host, &pool, 2).await;
+    host.release_pool(&pool).await.unwrap_err();
+    store.come_back();
+    store.wipe();
+    initialise(&store, ["h1"]).await;
+    pass(120).await;
+    for n in 3..20 {
+        if let Ok(given) = take(&host, &pool, n).await {
+            assert_ne!(given, ip("10.9.0.1"));
+        }
+    }
 }

@@ -18,7 +18,7 @@ use netloom_core::store::{
     CommitError, Committed, Key, Operation, Store, StoreError, StoreIdentity, Transaction,
     Versioned, Watch,
 };
-use netloom_core::{ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing};
+use netloom_core::{AddressSpace, ClusterAdmin, Ipam, IpamAdmin, IpamError, Standing};
 use netloom_ipam::Sharing;
 use netloom_types::PoolId;
 use std::collections::BTreeSet;
@@ -94,13 +94,17 @@ async fn breaks_off(brought: Brought, then: Then, fault: Fault, commits: u64) {
 
 /// Gives addresses back while the host is alone with its own store.
 async fn release_alone(machine: &Machine, pool: &PoolId, given: BTreeSet<IpAddr>) {
-    let mut config = machine.config();
-    config.sharing = Sharing::Alone;
-    let alone = Arc::new(machine.mirror.clone());
-    let alone = machine.start_on(alone, config).await;
+    let alone = start_alone(machine).await;
     for ip in given {
         alone.release_address(pool, ip).await.unwrap();
     }
+}
+
+async fn start_alone(machine: &Machine) -> Process {
+    let mut config = machine.config();
+    config.sharing = Sharing::Alone;
+    let alone = Arc::new(machine.mirror.clone());
+    machine.start_on(alone, config).await
 }
 
 /// As Docker does: again, until it is done.
@@ -266,10 +270,23 @@ async fn a_network_can_be_removed_before_the_store_has_an_epoch() {
     network(&other, "10.9.0.0/16").await;
 }
 
+/// By whose record alone the store shows that it lost its past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LostOf {
+    Mover,
+    Another,
+}
+
 /// The store went back between a look at it and a move, and shows a pool again that is in the move's way: its
-/// host says what it has before it stops over that.
+/// host says what it has, and what was lost, before it stops over that.
 #[tokio::test(start_paused = true)]
 async fn a_conflict_of_a_store_that_lost_its_past_keeps_nobody_from_saying_what_it_has() {
+    for lost in [LostOf::Mover, LostOf::Another] {
+        stops_over_a_pool_of_before(lost).await;
+    }
+}
+
+async fn stops_over_a_pool_of_before(lost: LostOf) {
     let store = initialised().await;
     let second = Machine::new("h2", &store);
     let (two, three) = (
@@ -291,20 +308,65 @@ async fn a_conflict_of_a_store_that_lost_its_past_keeps_nobody_from_saying_what_
     let snapshot = store.snapshot();
     drop(two);
     three.release_pool(&former).await.unwrap();
+    let who = match lost {
+        LostOf::Mover => &one,
+        LostOf::Another => &three,
+    };
+    let pool = network(who, "10.8.0.0/26").await.id;
+    let given = take(who, &pool, 1).await.unwrap();
+    if lost == LostOf::Another {
+        // The mover sees it, and has nothing to say of its own.
+        pass(60).await;
+    }
     drop(three);
-    let pool = network(&one, "10.8.0.0/26").await.id;
-    let given = take(&one, &pool, 1).await.unwrap();
     *moving.snapshot.lock().unwrap() = Some(snapshot);
     pass(60).await;
     let standing = one.cluster().await.standing;
-    assert!(matches!(standing, Standing::Stopped { .. }), "{standing:?}");
+    let Standing::Stopped { why } = standing else {
+        panic!("{standing:?}")
+    };
+    let refused = one.request_pool(exact("10.9.0.0/24")).await.unwrap_err();
+    assert!(refused.to_string().contains(&why), "{refused}");
     let two = second.start().await;
     pass(60).await;
     for n in 100..200 {
         if let Ok(ip) = take(&two, &theirs, n).await {
-            assert_ne!(ip, given);
+            assert_ne!(ip, given, "lost of {lost:?}");
         }
     }
+}
+
+/// While the second of two pools waits for its move, wherever it broke off, its host does not make the pool
+/// anew beside it, nor one that overlaps it.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_has_yet_to_move_is_not_made_anew() {
+    for wanted in ["10.8.0.0/24", "10.8.0.0/16"] {
+        for commits in 0..12 {
+            let store = initialised().await;
+            let (mut machine, _, _) = loner("h1", "10.9.0.0/24", 1).await;
+            make_alone(&machine, "10.8.0.0/24").await;
+            machine.host.store = store.clone();
+            store.fail_after(commits, [Fault::Unavailable]);
+            let host = machine.start().await;
+            let refused = host.request_pool(exact(wanted)).await.unwrap_err();
+            println!("{wanted} after {commits} commits: {refused}");
+            pass(120).await;
+            assert_eq!(host.cluster().await.standing, Standing::Joined);
+            let pools = host.pools().await;
+            let spaces: BTreeSet<_> = pools.iter().map(|pool| pool.space).collect();
+            assert_eq!(
+                (pools.len(), spaces),
+                (2, BTreeSet::from([AddressSpace::Global]))
+            );
+        }
+    }
+}
+
+/// One more network with a container, while the host is alone with its own store.
+async fn make_alone(machine: &Machine, subnet: &str) {
+    let alone = start_alone(machine).await;
+    let pool = network(&alone, subnet).await.id;
+    take(&alone, &pool, 1).await.unwrap();
 }
 
 /// A store in which no pool can be brought, and which then goes back when one is to be.

@@ -215,7 +215,7 @@ impl Link {
             return Err(CommitError::Unavailable(None));
         }
         // Who gives ranges away and does not hear that they are gone is where this bug does harm.
-        if self.0.bug == Some(Bug::UnknownAsRefusal) && writes_chunk(&transaction) {
+        if self.0.bug == Some(Bug::UnknownAsRefusal) && crate::changes_a_range(&transaction) {
             let mut state = self.state();
             let share = 2 * state.own.lost_after;
             fate.answered &= !state.random.chance(share);
@@ -270,11 +270,6 @@ impl Link {
             drop(tell.send(outcome));
         }
     }
-}
-
-fn writes_chunk(transaction: &Transaction) -> bool {
-    let mut keys = transaction.operations.iter().map(Operation::key);
-    keys.any(|key| key.as_str().starts_with("chunks/"))
 }
 
 /// What a store would say that did all of it.

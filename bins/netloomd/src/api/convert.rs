@@ -153,6 +153,7 @@ pub(crate) fn pool(view: PoolView) -> wire::Pool {
         space,
         range,
         references,
+        own: _,
         gateway,
         capacity,
         used,

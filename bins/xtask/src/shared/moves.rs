@@ -1,8 +1,12 @@
 //! A host with a store of its own moves to the one that the others share.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::Scenario;
+use super::machine::Machine;
 use super::world::World;
 use crate::term;
 
@@ -14,6 +18,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a host that brings a pool of others is refused, with the list of conflicts",
         run: conflicts,
+    },
+    Scenario {
+        name: "a network of two subnets moves, is shared, and goes host by host",
+        run: two_subnets,
     },
 ];
 
@@ -79,6 +87,59 @@ fn moves(world: &mut World) -> Result<()> {
     world.audits_are_clean()?;
     term::say(&format!("{sent} packets while it moved: 0 lost"));
     Ok(())
+}
+
+/// Both subnets of a network that was made on one host alone are everybody's after its move, and what a
+/// host has of either comes back with its containers, whichever subnet Docker asks.
+fn two_subnets(world: &mut World) -> Result<()> {
+    // Of six usable addresses each, one is the gateway's.
+    let both = "10.20.0.0/29 --subnet 10.21.0.0/29";
+    alone(world)?;
+    world.one.network("wide", both)?;
+    let mut seen = BTreeSet::new();
+    for n in 0..6 {
+        seen.insert(world.one.run(&format!("c{n}"), "wide", "")?);
+    }
+    join(world)?;
+    world.joined()?;
+    world.two.network("wide", both)?;
+    for n in 0..4 {
+        seen.insert(world.two.run_patiently(&format!("c{n}"), "wide", "")?);
+    }
+    ensure!(seen.len() == 10, "not ten addresses, each once: {seen:?}");
+    for machine in world.machines() {
+        let refused = machine.try_run("late", "wide", "")?.refused()?;
+        for subnet in ["10.20.0.0/29", "10.21.0.0/29"] {
+            ensure!(refused.contains(subnet), "{subnet} is not named: {refused}");
+        }
+    }
+    world.one.remove_everything()?;
+    // What a host gave was through its own network, and comes back when the other's is forgotten.
+    netloom_lab::wait_for("the other network's end", 60, || {
+        let users = users_of_pools(&world.two)?;
+        ensure!(users == [1, 1], "used by {users:?} networks");
+        Ok(())
+    })?;
+    for n in 0..4 {
+        world.two.remove(&format!("c{n}"))?;
+    }
+    for n in 0..10 {
+        world.two.run_patiently(&format!("c{n}"), "wide", "")?;
+    }
+    let there: BTreeSet<_> = world.two.addresses("wide")?.into_iter().collect();
+    ensure!(there == seen, "{there:?} instead of {seen:?}");
+    world.audits_are_clean()
+}
+
+/// By how many networks each pool is used, as far as this host knows.
+fn users_of_pools(machine: &Machine) -> Result<Vec<usize>> {
+    let pools = machine.host.netloom_json("pool ls")?;
+    let pools = pools.as_array().context("no list of pools")?;
+    let users = |pool: &Value| Some(pool.get("references")?.as_array()?.len());
+    pools
+        .iter()
+        .map(|pool| users(pool).context("no list of references"))
+        .collect()
 }
 
 fn conflicts(world: &mut World) -> Result<()> {

@@ -149,6 +149,18 @@ impl Member {
         Err(contended())
     }
 
+    /// The same, where anything can arrive at all: no change counts without an epoch, and a host that was
+    /// stopped makes none.
+    ///
+    /// # Errors
+    /// As [`end_late`](Self::end_late).
+    pub(crate) async fn end_what_can_arrive(&self) -> Result<(), IpamError> {
+        if !self.is_anything_late() || self.is_stopped() || !self.has_epoch().await? {
+            return Ok(());
+        }
+        self.end_late().await
+    }
+
     fn prepare(
         &self,
         epoch: Option<&EpochMark>,

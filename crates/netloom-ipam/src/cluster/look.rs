@@ -34,6 +34,16 @@ pub(super) enum Width {
     All,
 }
 
+impl Width {
+    /// How long one such look may take.
+    const fn time(self) -> Duration {
+        match self {
+            Self::Fences => READ_TIME,
+            Self::All => MEETING_TIME,
+        }
+    }
+}
+
 /// What this host's journal holds when it starts. One with pools in it was enlisted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Past {
@@ -99,8 +109,16 @@ impl Member {
     /// # Errors
     /// `Unavailable` when it had not, or does not tell.
     pub(crate) async fn confirm_past(&self) -> Result<(), IpamError> {
+        self.confirm_past_by(Width::Fences).await
+    }
+
+    /// The same, by as much of the store.
+    ///
+    /// # Errors
+    /// As [`confirm_past`](Self::confirm_past).
+    pub(super) async fn confirm_past_by(&self, width: Width) -> Result<(), IpamError> {
         for _ in 0..CONFLICTS_MAX {
-            let look = self.glance().await?;
+            let look = self.look(width, Instant::now() + width.time()).await?;
             match self.settle(look) {
                 Verdict::Join => return Ok(()),
                 // This host changed something meanwhile, and the look tells nothing.

@@ -2,14 +2,16 @@
 //! with their addresses, while containers run on them.
 
 use super::heal::{Life, Saying};
+use super::look::Width;
 use crate::book::Book;
 use crate::event::Event;
 use crate::manager::{AddressManager, settle};
-use crate::pools::contended;
+use crate::pools::{contended, not_common_yet};
 use crate::records::{PoolRecord, PoolState, SpaceRecord, VERSION};
 use crate::registry::{Stored, StoredPool, write};
 use crate::space::{PoolKey, Reference};
 use netloom_core::{AddressSpace, IpamError};
+use netloom_types::Subnet;
 
 /// A ledger of the pool of all that was begun beside the own one must not stay: nobody would look
 /// into the other.
@@ -105,20 +107,26 @@ impl AddressManager {
         if self.is_common(pool) {
             return Ok(());
         }
-        Err(super::member::unavailable(format!(
-            "the pool {} is not known to the other hosts yet; try again",
-            pool.subnet
-        )))
+        Err(not_common_yet(pool.subnet))
     }
 
     /// Whether some of its pools have yet to become pools of all.
     pub(super) fn is_moving(&self) -> bool {
-        // One of which this host has nothing is not brought.
-        let mut unshared = self.unshared().into_iter();
-        !self.member.is_alone() && unshared.any(|pool| self.known(pool).is_some())
+        !self.to_move().is_empty()
     }
 
-    /// Pools of this host alone, of which it has something.
+    /// Subnets of its pools that have yet to become pools of all.
+    pub(crate) fn to_move(&self) -> Vec<Subnet> {
+        if self.member.is_alone() {
+            return Vec::new();
+        }
+        // One of which this host has nothing is not brought.
+        let unshared = self.unshared().into_iter();
+        let brought = unshared.filter(|pool| self.known(*pool).is_some());
+        brought.map(|pool| pool.subnet).collect()
+    }
+
+    /// Pools of this host alone.
     fn unshared(&self) -> Vec<PoolKey> {
         let book = self.book();
         let pools = book.pools.keys().copied();
@@ -162,8 +170,9 @@ impl AddressManager {
              or there, then restart netloomd",
             conflicts.join("; ")
         );
-        // Who stops says nothing any more; to a store that lost its past it has to say what it has.
-        self.member.confirm_past().await?;
+        // Who stops says nothing any more; to a store that lost its past it has to say what it has, and that it
+        // went back may show by the others alone.
+        self.member.confirm_past_by(Width::All).await?;
         self.member.stop(&why);
         Err(super::member::unavailable(why))
     }
@@ -278,10 +287,7 @@ impl AddressManager {
         if self.is_common(reference.pool) || self.member.is_stopped() {
             return Ok(());
         }
-        // Where no epoch counts any more, nothing of before can arrive.
-        if self.member.has_epoch().await? {
-            self.member.end_late().await?;
-        }
+        self.member.end_what_can_arrive().await?;
         let moved = Reference {
             pool: shared(reference.pool),
             ..reference

@@ -8,6 +8,7 @@
 pub mod disk;
 pub mod group;
 pub mod machine;
+pub mod slow;
 pub mod store;
 
 use netloom_core::{AddressRequest, AddressSpace, IpamError, Options, Purpose};

@@ -42,7 +42,20 @@ struct Inner {
     /// After so many more commits it is away.
     dies_after: Option<u64>,
     name: &'static str,
+    after_commit: Hook,
     changes: tokio::sync::watch::Sender<u64>,
+}
+
+/// What is done right after a commit of these operations.
+type AfterCommit = Box<dyn Fn(&[Operation]) + Send>;
+
+#[derive(Default)]
+struct Hook(Option<AfterCommit>);
+
+impl core::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Hook").field(&self.0.is_some()).finish()
+    }
 }
 
 /// What a store held at some moment.
@@ -93,6 +106,11 @@ impl TestStore {
         let inner = self.0.lock().unwrap();
         let value = |(key, (_, value)): (&Key, &(u64, Vec<u8>))| (key.to_string(), value.clone());
         inner.values.iter().map(value).collect()
+    }
+
+    /// Does this right after each commit, before whoever sent it hears of it.
+    pub fn after_commit(&self, hook: impl Fn(&[Operation]) + Send + 'static) {
+        self.0.lock().unwrap().after_commit = Hook(Some(Box::new(hook)));
     }
 
     /// From now on it answers nobody.
@@ -187,6 +205,9 @@ impl Inner {
             self.check(operation)?;
         }
         self.commits += 1;
+        if let Hook(Some(hook)) = &self.after_commit {
+            hook(&transaction.operations);
+        }
         if let Some(left) = &mut self.dies_after {
             *left = left.saturating_sub(1);
             self.away |= *left == 0;
