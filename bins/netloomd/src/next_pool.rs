@@ -6,8 +6,8 @@
 
 use async_trait::async_trait;
 use netloom_core::{
-    AddressRequest, AddressSpace, Controller, Ipam, IpamAdmin, IpamError, NetworkSpec, PoolGrant, PoolRequest,
-    PoolView, Purpose,
+    AddressRequest, AddressSpace, Controller, Ipam, IpamAdmin, IpamError, NetworkSpec, PoolGrant,
+    PoolRequest, PoolView, Purpose,
 };
 use netloom_types::{InterfaceAddr, MacAddr, PoolId, Subnet};
 use std::net::IpAddr;
