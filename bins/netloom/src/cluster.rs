@@ -43,44 +43,81 @@ pub(crate) async fn host(
             output.print(&find(client.hosts().await?, &host)?, inspect)
         }
         HostCommand::Forget { host, yes } => {
-            let host = find(client.hosts().await?, &host)?;
+            let waiting = client.cluster().await?.waiting;
+            let lost = lost(client.hosts().await?, waiting, &host)?;
             if !yes {
-                ask(&host)?;
+                ask(&lost)?;
             }
-            let wish = ForgetHost { host: host.id };
+            let wish = ForgetHost { host: lost.id };
             output.print(&client.forget_host(&wish).await?, forgotten)
         }
     }
 }
 
-/// The one host that `wanted` names: its id, or the beginning of it.
+/// The one host on record that `wanted` names: its id, or the beginning of it.
 fn find(hosts: Vec<Host>, wanted: &str) -> anyhow::Result<Host> {
-    let (exact, begins): (Vec<_>, Vec<_>) = hosts
+    one(hosts, wanted, |host| &host.id)
+}
+
+/// A host that is to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lost {
+    id: String,
+    /// How many addresses it owns; none when the store lost its record.
+    owned: Option<u64>,
+}
+
+/// The one host that `wanted` names, of those on record and those that are waited for: a store that lost its
+/// past may know of a host that others wait for it, and nothing else.
+fn lost(hosts: Vec<Host>, waiting: Vec<String>, wanted: &str) -> anyhow::Result<Lost> {
+    let mut all: Vec<Lost> = hosts
         .into_iter()
-        .filter(|host| host.id.starts_with(wanted))
-        .partition(|host| host.id == wanted);
+        .map(|host| Lost {
+            owned: Some(host.shares.iter().map(|share| share.owned).sum()),
+            id: host.id,
+        })
+        .collect();
+    for id in waiting {
+        if all.iter().all(|host| host.id != id) {
+            all.push(Lost { id, owned: None });
+        }
+    }
+    one(all, wanted, |host| &host.id)
+}
+
+fn one<T>(all: Vec<T>, wanted: &str, id: impl Fn(&T) -> &String) -> anyhow::Result<T> {
+    let (exact, begins): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .filter(|host| id(host).starts_with(wanted))
+        .partition(|host| id(host) == wanted);
     let mut found = if exact.is_empty() { begins } else { exact };
     match (found.pop(), found.pop()) {
         (Some(host), None) => Ok(host),
         (Some(_), Some(_)) => bail!("several hosts have ids that begin with {wanted:?}"),
-        (None, _) => bail!("there is no host {wanted:?} on record; `netloom host ls` lists them"),
+        (None, _) => bail!(
+            "there is no host {wanted:?} on record; `netloom host ls` lists them, and \
+             `netloom cluster status` those that are waited for"
+        ),
     }
 }
 
 /// A person's word, from a person.
-fn ask(host: &Host) -> anyhow::Result<()> {
+fn ask(host: &Lost) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!(
             "there is nobody to ask; say --yes if host {} is gone for ever",
             host.id
         );
     }
-    let owned: u64 = host.shares.iter().map(|share| share.owned).sum();
+    let owns = match host.owned {
+        Some(owned) => format!("owns {owned} addresses. They"),
+        None => "is waited for, and not on record. What it owns".to_owned(),
+    };
     let mut out = std::io::stderr().lock();
     write!(
         out,
-        "Host {} owns {owned} addresses. They will be handed out to others, and its id is never \
-         accepted again.\nIs it gone for ever? Write its id to say so: ",
+        "Host {} {owns} will be handed out to others, and its id is never accepted again.\n\
+         Is it gone for ever? Write its id to say so: ",
         host.id
     )?;
     out.flush()?;
@@ -220,5 +257,13 @@ mod tests {
         assert_eq!(find(hosts(), "ab").unwrap().id, "ab");
         assert!(find(hosts(), "a").is_err());
         assert!(find(hosts(), "x").is_err());
+    }
+    #[test]
+    fn a_host_that_is_only_waited_for_can_be_forgotten() {
+        let waiting = || vec!["ab1".to_owned(), "c3".to_owned()];
+        let named = |wanted| lost(vec![host("ab1")], waiting(), wanted);
+        assert_eq!(named("c").unwrap().owned, None);
+        assert_eq!(named("ab").unwrap().owned, Some(0));
+        assert!(named("x").is_err());
     }
 }

@@ -4,7 +4,7 @@ use crate::args::{AddressCommand, Cli, Command, EndpointCommand, NetworkCommand,
 use crate::{Verdict, args, cluster, documents, render, store};
 use anyhow::{Context, bail};
 use netloom_api::{
-    AuditReport, AuditRequest, Client, CreateNetwork, Pool, Reservation, UninstallRequest,
+    AuditReport, AuditRequest, Client, CreateNetwork, Health, Pool, Reservation, UninstallRequest,
 };
 use serde::Serialize;
 use std::io::Write;
@@ -59,7 +59,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Status => {
             let status = client.status().await?;
             output.print(&status, render::status)?;
-            Ok(if status.findings.is_empty() {
+            let all_answer = status.docker.is_some() && status.relay != Health::Down;
+            Ok(if status.findings.is_empty() && all_answer {
                 Verdict::Fine
             } else {
                 Verdict::Findings

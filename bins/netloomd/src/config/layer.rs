@@ -87,7 +87,7 @@ pub(crate) struct Layer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) relay: Option<Toggle>,
 
-    /// A loopback address for metrics and health over HTTP, such as 127.0.0.1:9323 [default: none]
+    /// A loopback address for metrics and health over HTTP, such as 127.0.0.1:9324 [default: none]
     #[arg(long, value_name = "ADDRESS", env = "NETLOOM_METRICS_LISTEN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics_listen: Option<String>,
@@ -115,7 +115,7 @@ pub(crate) struct Layer {
     pub(crate) audit_interval_s: Option<u64>,
 
     /// Seconds that something which Docker asked for and nobody uses stays in doubt before it is
-    /// taken back; Docker repeats a call for 15 s, so less is for tests alone [default: 40]
+    /// taken back; Docker repeats a call for 15 s, so less than 30 is for tests alone [default: 40]
     #[arg(long, value_name = "SECONDS", env = "NETLOOM_SETTLE_AFTER_S")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) settle_after_s: Option<u64>,
