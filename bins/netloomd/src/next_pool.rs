@@ -39,25 +39,42 @@ impl NextPool {
     async fn next_address(
         &self,
         request: &AddressRequest,
-        mut refused: IpamError,
+        refused: IpamError,
         end: Instant,
     ) -> Result<InterfaceAddr, IpamError> {
         let pools = self.ipam.pools().await;
         let own = self.ipam.listed_as(&request.pool);
-        for (subnet, pool) in following(&self.networks().await, &pools, &own) {
-            let request = AddressRequest {
+        let left = following(&self.networks().await, &pools, &own);
+        let ask = |pool| {
+            self.ipam.request_address(AddressRequest {
                 pool,
                 ..request.clone()
-            };
-            // An address whose request is given up is in doubt, as one whose answer got lost.
-            match timeout_at(end, self.ipam.request_address(request)).await {
-                Ok(Ok(address)) => return Ok(address),
-                Ok(Err(error)) => refused = and_then(refused, subnet, error),
-                Err(_elapsed) => break,
-            }
-        }
-        Err(refused)
+            })
+        };
+        ask_in_turn(left, end, refused, ask).await
     }
+}
+
+/// The first answer of `left`, each of which has its share of the time until `end`; or what is most use to know of
+/// all that was `refused`.
+async fn ask_in_turn<T, F: Future<Output = Result<T, IpamError>>>(
+    mut left: Vec<(Subnet, PoolId)>,
+    end: Instant,
+    mut refused: IpamError,
+    ask: impl Fn(PoolId) -> F,
+) -> Result<T, IpamError> {
+    while !left.is_empty() {
+        let until = turn_ends(Instant::now(), end, left.len());
+        let (subnet, pool) = left.remove(0);
+        // An address whose request is given up is in doubt, as one whose answer got lost.
+        match timeout_at(until, ask(pool)).await {
+            Ok(Ok(address)) => return Ok(address),
+            Ok(Err(error)) => refused = and_then(refused, subnet, error),
+            // The one behind it may have an address at hand.
+            Err(_elapsed) => {}
+        }
+    }
+    Err(refused)
 }
 
 #[async_trait]
@@ -96,6 +113,12 @@ impl Ipam for NextPool {
     async fn confirm(&self, ip: IpAddr, mac: Option<MacAddr>) -> Result<(), IpamError> {
         self.ipam.confirm(ip, mac).await
     }
+}
+
+/// When the first of the pools that are `left` has had its share of the time until `end`.
+fn turn_ends(now: Instant, end: Instant, left: usize) -> Instant {
+    let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+    now + end.saturating_duration_since(now) / left
 }
 
 /// What to tell when `next` of the same network refuses too: where an address may still be had is more
@@ -223,6 +246,23 @@ mod tests {
         assert_eq!(after("first"), 0);
         // It says itself why it gives none yet.
         assert_eq!(after("second"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_does_not_answer_leaves_time_for_the_one_behind_it() {
+        let pools = [("10.2.0.0/29", "silent"), ("10.3.0.0/29", "at-hand")];
+        let pools = pools.map(|(subnet, id)| (subnet.parse().unwrap(), id.parse().unwrap()));
+        let full = IpamError::Exhausted("10.1.0.0/29 is full".into());
+        let end = Instant::now() + Duration::from_secs(1);
+        let answer = ask_in_turn(pools.to_vec(), end, full, |pool: PoolId| async move {
+            if pool.as_str() == "silent" {
+                std::future::pending::<()>().await;
+            }
+            // As soon as anything can be.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(pool)
+        });
+        assert_eq!(answer.await.unwrap().as_str(), "at-hand");
     }
 
     #[test]

@@ -200,10 +200,11 @@ fn is_ours(network: &&RuntimeNetwork) -> bool {
 fn unrecorded(book: &Book, shown: &Shown) -> Vec<Trouble> {
     let mut found = Vec::new();
     for (ip, (mac, by)) in &shown.live {
+        // What lies in a pool that only others use is of a network whose addresses Docker gives.
         let holders: Vec<_> = book
             .pools
             .iter()
-            .filter(|(key, _)| key.subnet.contains(*ip))
+            .filter(|(key, live)| key.subnet.contains(*ip) && !live.references.own().is_empty())
             .collect();
         let mut cooling = false;
         let recorded = holders.iter().any(|(key, live)| {

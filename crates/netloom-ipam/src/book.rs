@@ -450,7 +450,8 @@ impl Book {
                     break;
                 }
             } else if live.gateway != Some(ip) && !live.is_auxiliary(ip) {
-                given_back = true;
+                // Of a pool that only others use nothing was given here: Docker gives its own networks what it likes.
+                given_back |= !live.references.own().is_empty();
             }
         }
         match found {

@@ -41,20 +41,31 @@ impl AddressManager {
             self.note_unanswered(&troubles);
         }
         let mut findings = Vec::new();
+        let mut failed = None;
         for trouble in troubles {
             let ripe = self.is_ripe(trouble.subject(), now);
-            let mended = (ripe || matches!(trouble, Trouble::Attested(_)))
-                && self.mend(&trouble, reach).await?;
-            let repair = if mended {
-                Repair::Done
-            } else {
-                Repair::ByRepair
+            // Where a mend fails, the next would too, and each takes its time; what was found is told all the same.
+            let may = failed.is_none() && (ripe || matches!(trouble, Trouble::Attested(_)));
+            let repair = match may {
+                false => Repair::ByRepair,
+                true => match self.mend(&trouble, reach).await {
+                    Ok(true) => Repair::Done,
+                    Ok(false) => Repair::ByRepair,
+                    Err(error) => {
+                        tracing::warn!(%error, "the audit could not mend what it found");
+                        failed = Some(error);
+                        Repair::ByRepair
+                    }
+                },
             };
             if let Some(finding) = self.finding(&trouble, repair, now) {
                 findings.push(finding);
             }
         }
-        Ok(findings)
+        match failed {
+            Some(error) if findings.is_empty() => Err(error),
+            _ => Ok(findings),
+        }
     }
 
     /// Addresses that a former process handed out and that nobody has: who asks for one of them by

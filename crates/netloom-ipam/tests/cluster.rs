@@ -10,8 +10,12 @@
 mod common;
 
 use common::group::{HOSTS, Node, at_once, group, joined};
+use common::machine::{Machine, initialised, network, pass, take};
 use common::{Random, gateway, ip, mac, pool_request, subnet, this};
-use netloom_core::{Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, WantedPool};
+use netloom_core::{
+    Evidence, FindingKind, Ipam, IpamAdmin, IpamError, Reservation, ReservedFor, WantedPool,
+};
+use netloom_types::InterfaceAddr;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -239,5 +243,65 @@ async fn what_a_host_does_not_need_comes_back() {
     nodes[0].attend(false);
     for n in 0..2500 {
         nodes[1].take(n).await.unwrap();
+    }
+}
+
+/// What the engine has on record of endpoints with these addresses.
+fn recorded<const N: usize>(ips: [IpAddr; N]) -> Evidence {
+    let address = |ip| (InterfaceAddr::new(ip, 24).unwrap(), Some(mac(1)));
+    Evidence {
+        recorded: ips.map(address).to_vec(),
+        ..Evidence::default()
+    }
+}
+
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Docker gives the addresses of a network of which we are the driver alone; its subnet is that of another host's
+/// pool.
+#[tokio::test(start_paused = true)]
+async fn an_address_in_a_pool_that_only_others_use_is_not_ours() {
+    let store = initialised().await;
+    let (first, second) = (Machine::new("h1", &store), Machine::new("h2", &store));
+    let (one, two) = (first.start().await, second.start().await);
+    let theirs = network(&one, "10.9.0.0/24").await.id;
+    pass(60).await;
+    assert_eq!(two.pools().await.len(), 1);
+    let docker = ip("10.9.0.77");
+    two.confirm(docker, Some(mac(1))).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(two.repair(&recorded([docker])).await.unwrap(), []);
+        second.host.clock.advance(GRACE);
+    }
+    let all: BTreeSet<_> = [docker].into();
+    let mut given = BTreeSet::new();
+    for n in 0..253 {
+        given.insert(take(&one, &theirs, n).await.unwrap());
+    }
+    assert!(given.is_superset(&all));
+}
+
+/// The store is away, without which an address that is in use cannot be taken in.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_mended_hides_nothing_of_what_was_found() {
+    let store = initialised().await;
+    let first = Machine::new("h1", &store);
+    let one = first.start().await;
+    let two = Machine::new("h2", &store).start().await;
+    let pool = network(&one, "10.9.0.0/24").await.id;
+    let theirs = network(&two, "10.9.0.0/24").await.id;
+    let (ours, foreign) = (
+        take(&one, &pool, 1).await.unwrap(),
+        take(&two, &theirs, 2).await.unwrap(),
+    );
+    one.confirm(ours, Some(mac(1))).await.unwrap();
+    store.go_away();
+    let evidence = recorded([ours, ours, foreign]);
+    for round in 0..3 {
+        let found = one.repair(&evidence).await.unwrap();
+        let told = |kind| found.iter().filter(|finding| finding.kind == kind).count();
+        assert_eq!(told(FindingKind::DuplicateAddress), 1, "round {round}");
+        assert_eq!(told(FindingKind::StrayAddress), 1, "round {round}");
+        first.host.clock.advance(GRACE);
     }
 }
