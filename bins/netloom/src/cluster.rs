@@ -56,7 +56,9 @@ pub(crate) async fn host(
 
 /// The one host on record that `wanted` names: its id, or the beginning of it.
 fn find(hosts: Vec<Host>, wanted: &str) -> anyhow::Result<Host> {
-    one(hosts, wanted, |host| &host.id)
+    one(hosts, wanted, "`netloom host ls` lists them", |host| {
+        &host.id
+    })
 }
 
 /// A host that is to be forgotten.
@@ -82,10 +84,17 @@ fn lost(hosts: Vec<Host>, waiting: Vec<String>, wanted: &str) -> anyhow::Result<
             all.push(Lost { id, owned: None });
         }
     }
-    one(all, wanted, |host| &host.id)
+    let listed =
+        "`netloom host ls` lists them, and `netloom cluster status` those that are waited for";
+    one(all, wanted, listed, |host| &host.id)
 }
 
-fn one<T>(all: Vec<T>, wanted: &str, id: impl Fn(&T) -> &String) -> anyhow::Result<T> {
+fn one<T>(
+    all: Vec<T>,
+    wanted: &str,
+    listed: &str,
+    id: impl Fn(&T) -> &String,
+) -> anyhow::Result<T> {
     let (exact, begins): (Vec<_>, Vec<_>) = all
         .into_iter()
         .filter(|host| id(host).starts_with(wanted))
@@ -94,10 +103,7 @@ fn one<T>(all: Vec<T>, wanted: &str, id: impl Fn(&T) -> &String) -> anyhow::Resu
     match (found.pop(), found.pop()) {
         (Some(host), None) => Ok(host),
         (Some(_), Some(_)) => bail!("several hosts have ids that begin with {wanted:?}"),
-        (None, _) => bail!(
-            "there is no host {wanted:?} on record; `netloom host ls` lists them, and \
-             `netloom cluster status` those that are waited for"
-        ),
+        (None, _) => bail!("there is no host {wanted:?} on record; {listed}"),
     }
 }
 
