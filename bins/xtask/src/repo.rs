@@ -11,8 +11,11 @@ pub(crate) const PROGRAMS: [&str; 4] = ["netloomd", "netloom", "netloom-holder",
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
-    // Two folders above this crate, wherever the clone lies.
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Two folders above this crate, wherever the clone lies: cargo tells at run time too, and a program that was
+    // built in another clone, with a target folder that came from there, knows that one.
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let here = crate_dir.join("../..");
     here.canonicalize().unwrap_or(here)
 }
 
